@@ -1,0 +1,146 @@
+"""The types that cross the borders between data, encoders, adapters and models.
+
+Shape legend, used in the whole package: ``B`` utterances of a batch, ``T`` audio samples, ``F`` encoder frames,
+``E`` encoder width, ``S`` speech positions of the LLM (adapter output), ``H`` LLM width, ``U`` target tokens, ``V``
+vocabulary size. A mask is True where a position is valid, and valid positions stand at the left.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+SAMPLE_RATE = 16_000
+"""Sampling rate of all audio inside the package, in Hz."""
+
+TASKS = ("asr", "st", "asr+st")
+"""Tasks: transcript, translation, and both in one decode."""
+
+
+@dataclass
+class Batch:
+    """Utterances as the data layer gives them to a model.
+
+    Attributes:
+        audio: (B, T) float32, 16 kHz mono in [-1, 1], right-padded with zeros.
+        audio_lengths: (B,) int64, valid samples; 0 where the clip could not be read (test splits only), so that a
+            model answers with an empty hypothesis.
+        ids: Utterance ids, unique within a split.
+        tasks: One of :data:`TASKS` for each utterance.
+        source_languages: BCP-47 code of what is spoken.
+        target_languages: BCP-47 code of the translation; the source language where the task is ``asr``.
+        transcripts: Text in the source language; empty where there is none (inference).
+        translations: Text in the target language; empty where there is none.
+        corpora: Name of the corpus that each utterance comes from.
+        rows: Position of each utterance in its split; predictions are written in this order.
+        skipped: One message for each clip that was left out of this batch as unreadable (training only).
+    """
+
+    audio: Tensor
+    audio_lengths: Tensor
+    ids: list[str]
+    tasks: list[str]
+    source_languages: list[str]
+    target_languages: list[str]
+    transcripts: list[str]
+    translations: list[str]
+    corpora: list[str]
+    rows: list[int]
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def durations_s(self) -> list[float]:
+        """Duration of each utterance in seconds."""
+        return [length / SAMPLE_RATE for length in self.audio_lengths.tolist()]
+
+    def select(self, rows: list[int]) -> "Batch":
+        """Return the batch of the given rows, in that order, trimmed to its longest utterance."""
+        lengths = self.audio_lengths[rows]
+        longest = int(lengths.max()) if rows else 0
+        return Batch(
+            audio=self.audio[rows, :longest],
+            audio_lengths=lengths,
+            ids=[self.ids[row] for row in rows],
+            tasks=[self.tasks[row] for row in rows],
+            source_languages=[self.source_languages[row] for row in rows],
+            target_languages=[self.target_languages[row] for row in rows],
+            transcripts=[self.transcripts[row] for row in rows],
+            translations=[self.translations[row] for row in rows],
+            corpora=[self.corpora[row] for row in rows],
+            rows=[self.rows[row] for row in rows],
+            skipped=self.skipped,
+        )
+
+
+@dataclass
+class Frames:
+    """Encoder frames of a batch.
+
+    Attributes:
+        values: (B, F, E) float, exactly zero past each utterance's length.
+        lengths: (B,) int64, at least 1.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+
+@dataclass
+class AdapterOutput:
+    """Speech embeddings that take the place of the speech in the LLM's prompt.
+
+    Attributes:
+        values: (B, S, H) float, exactly zero past each utterance's length.
+        lengths: (B,) int64, at least 1.
+        losses: Auxiliary losses by name, each (B,) float32: one value an utterance, not yet weighted.
+        stats: Figures to log by name, each a scalar or (B,) tensor; they carry no gradient.
+    """
+
+    values: Tensor
+    lengths: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    stats: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Hypothesis:
+    """What a model says about one utterance.
+
+    Attributes:
+        text: The decoded text as the decoder wrote it, without end-of-sequence tokens.
+        transcript: Transcript in the source language; empty where the task has none.
+        translation: Translation; empty where the task has none or where the separator is missing.
+        tokens: Number of generated tokens, the end-of-sequence token included.
+        missing_separator: Whether the task was ``asr+st`` and no separator was found.
+        hit_limit: Whether decoding ended at the limit of new tokens and not by the decoder's own end.
+    """
+
+    text: str = ""
+    transcript: str = ""
+    translation: str = ""
+    tokens: int = 0
+    missing_separator: bool = False
+    hit_limit: bool = False
+
+
+def lengths_to_mask(lengths: Tensor, size: int | None = None) -> Tensor:
+    """Return a mask that is True at valid positions.
+
+    Args:
+        lengths: (B,) int64.
+        size: Width of the mask; the largest length where it is not given.
+
+    Returns:
+        (B, size) bool.
+    """
+    size = int(lengths.max()) if size is None else size
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def zero_padding(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return ``values`` (B, N, D) with every position at or past ``lengths`` (B,) set to exactly zero."""
+    mask = lengths_to_mask(lengths, values.shape[1])
+    return values.masked_fill(~mask[..., None], 0)

@@ -1,0 +1,10 @@
+"""Speech encoders: audio in, frames out.
+
+A file beside this one that registers an encoder is found by itself.
+"""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

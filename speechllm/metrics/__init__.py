@@ -1,0 +1,10 @@
+"""Metrics: hypotheses and references in, scores with their signature out.
+
+A file beside this one that registers a metric is found by itself.
+"""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

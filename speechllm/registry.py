@@ -1,0 +1,114 @@
+"""Parts by name: a recipe says ``{name: conv, layers: 4}`` and the registry checks it and builds the part."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from speechllm.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+Spec = Mapping[str, Any]
+
+
+class Registry(Generic[T]):
+    """Map the names that recipes use to the classes of one kind of part.
+
+    A *spec* is plain data: a mapping with the key ``name`` and the options of that part's constructor. Arguments that
+    the builder passes itself (widths, for instance) are not options: they never stand in a recipe.
+
+    Args:
+        kind: What is registered, in the singular, for messages (``"adapter"``).
+        builder_args: Constructor arguments that :meth:`build` is given by the program, never by a recipe.
+    """
+
+    def __init__(self, kind: str, builder_args: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self.builder_args = builder_args
+        self._parts: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a class decorator that registers a part under ``name``.
+
+        Raises:
+            RuntimeError: If the name is taken by another class.
+        """
+
+        def decorate(part: type[T]) -> type[T]:
+            if name in self._parts and self._parts[name].__qualname__ != part.__qualname__:
+                msg = f"The {self.kind} name '{name}' is taken by {self._parts[name].__qualname__}."
+                raise RuntimeError(msg)
+            self._parts[name] = part
+            return part
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        return sorted(self._parts)
+
+    def get(self, name: str) -> type[T]:
+        """Return the class registered under ``name``.
+
+        Raises:
+            UserError: If no part has that name; the message gives the nearest one and all of them.
+        """
+        if name not in self._parts:
+            msg = (
+                f"Unknown {self.kind} '{name}'.{did_you_mean(name, self._parts)} "
+                f"Registered: {', '.join(self.names()) or 'none'}."
+            )
+            raise UserError(msg)
+        return self._parts[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return the options that a recipe may give the part called ``name``."""
+        parameters = inspect.signature(self.get(name)).parameters
+        return {key: value for key, value in parameters.items() if key not in self.builder_args}
+
+    def check(self, spec: Spec) -> None:
+        """Check a spec's name and option names without building anything.
+
+        Raises:
+            UserError: If the spec has no name, an unknown name, or an option that the part does not take.
+        """
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+            msg = f"The {self.kind} needs a mapping with a 'name', such as {{name: {self._example()}}}; got {spec!r}."
+            raise UserError(msg)
+        allowed = self.options(spec["name"])
+        unknown = [key for key in spec if key != "name" and key not in allowed]
+        if unknown:
+            hint = "".join(did_you_mean(key, allowed) for key in unknown)
+            msg = (
+                f"The {self.kind} '{spec['name']}' does not take {', '.join(repr(key) for key in unknown)}.{hint} "
+                f"It takes: {', '.join(allowed) or 'no options'}."
+            )
+            raise UserError(msg)
+        required = [key for key, value in allowed.items() if value.default is inspect.Parameter.empty]
+        missing = [key for key in required if key not in spec]
+        if missing:
+            msg = f"The {self.kind} '{spec['name']}' needs {', '.join(repr(key) for key in missing)}."
+            raise UserError(msg)
+
+    def build(self, spec: Spec, **builder_args: Any) -> T:
+        """Build the part that ``spec`` describes.
+
+        Args:
+            spec: Mapping with ``name`` and options.
+            builder_args: Arguments that the program passes, such as widths.
+
+        Raises:
+            UserError: As :meth:`check`, or from the part's constructor about an option's value.
+        """
+        self.check(spec)
+        options = {key: value for key, value in spec.items() if key != "name"}
+        return self.get(spec["name"])(**options, **builder_args)
+
+    def _example(self) -> str:
+        return self.names()[0] if self._parts else "…"
+
+
+ENCODERS: Registry[Any] = Registry("encoder")
+FUSIONS: Registry[Any] = Registry("fusion", builder_args=("in_dims",))
+ADAPTERS: Registry[Any] = Registry("adapter", builder_args=("in_dim", "out_dim"))
+DECODERS: Registry[Any] = Registry("decoder")
+METRICS: Registry[Any] = Registry("metric", builder_args=("language",))
