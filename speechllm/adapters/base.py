@@ -1,0 +1,42 @@
+"""The contract of adapters."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from speechllm.batch import AdapterOutput, Frames
+
+
+class Adapter(nn.Module, ABC):
+    """Turns encoder frames into speech embeddings of the LLM's width.
+
+    A subclass registers itself in :data:`speechllm.registry.ADAPTERS` and takes ``in_dim`` and ``out_dim`` from the
+    builder. What it gives for an utterance depends on nothing but that utterance: it zeroes the padding before
+    every convolution and masks it in every attention (spec §0.2). An utterance of one frame or more gives at least one
+    position.
+
+    Attributes:
+        tiny: Options that build the adapter small enough for tests.
+        loss_weights: Default weight of each auxiliary loss that the adapter returns, by name.
+    """
+
+    tiny: ClassVar[dict[str, Any]]
+    loss_weights: ClassVar[dict[str, float]] = {}
+
+    @abstractmethod
+    def forward(self, frames: Frames, targets: list[Tensor] | None = None) -> AdapterOutput:
+        """Adapt a batch.
+
+        Args:
+            frames: Encoder frames (B, F, E) with lengths (B,).
+            targets: Token ids of each utterance's source-language transcript, each (U,) int64, for adapters that learn
+                from it; None in inference.
+
+        Returns:
+            Speech embeddings (B, S, H) with lengths (B,), auxiliary losses and figures to log.
+        """
+
+    @abstractmethod
+    def output_lengths(self, lengths: Tensor) -> Tensor | None:
+        """Return the positions (B,) that ``lengths`` (B,) frames become; None where that depends on their content."""
