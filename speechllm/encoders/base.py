@@ -66,7 +66,7 @@ class Encoder(TunableModule):
                 raise UserError(msg)
             if self.max_duration_s is not None and duration_s > self.max_duration_s:
                 msg = (
-                    f"Utterance '{name}' lasts {duration_s:.2f} s; this encoder takes at most {self.max_duration_s:g} s."
+                    f"Utterance '{name}' lasts {duration_s:.2f} s; the encoder takes at most {self.max_duration_s:g} s."
                     f" Segment it, or set the encoder option `long_audio: chunk`."
                 )
                 raise UserError(msg)

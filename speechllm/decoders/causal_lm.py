@@ -1,0 +1,241 @@
+"""Any Hugging Face causal language model as decoder (spec §10.3, §12, §13.1)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from speechllm.batch import AdapterOutput, Batch, Hypothesis
+from speechllm.decoders.base import Decoder, DecoderOutput, Decoding
+from speechllm.decoders.generation import UtteranceLimit, cut_at_end
+from speechllm.decoders.hugging_face import load_llm, random_llm
+from speechllm.decoders.join import IGNORED, Joined, join
+from speechllm.decoders.prompt import Prompt
+from speechllm.decoders.tokenizer import load_tokenizer
+from speechllm.errors import UserError
+from speechllm.registry import DECODERS
+from speechllm.tuning import parse_dtype
+
+# Shape legend beyond batch.py: L positions of the joined sequence, N target tokens of the batch.
+
+
+@DECODERS.register("causal_lm")
+class CausalLM(Decoder):
+    """A causal language model from the hub, from a folder, or with random weights from a configuration.
+
+    Args:
+        pretrained: Checkpoint name or folder; None builds random weights from ``config``.
+        config: Fields of the model's configuration with ``model_type`` (``llama``, ``mistral``, ``gemma2``, ``qwen2``,
+            ``gpt_neox``, …), for random weights only; the vocabulary size is the tokenizer's.
+        tokenizer: Where the tokenizer comes from, see :func:`speechllm.decoders.tokenizer.load_tokenizer`; the
+            checkpoint's own where not given, ``bytes`` with random weights.
+        revision: Git revision of the checkpoint.
+        tuning: ``frozen`` or ``full``.
+        dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        prompt: Options of :class:`speechllm.decoders.prompt.Prompt`.
+        max_length: Longest sequence of prompt, speech and answer, in positions; the model's own limit where smaller.
+        attn_implementation: Attention of transformers; chosen automatically where not given (``eager`` for models that
+            soft-cap attention scores, as Gemma 2 does: the fused kernels would leave the cap out).
+    """
+
+    tiny: ClassVar[dict[str, Any]] = {
+        "config": {
+            "model_type": "llama",
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        }
+    }
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        tuning: str = "frozen",
+        dtype: str = "float32",
+        prompt: dict[str, Any] | None = None,
+        max_length: int = 2048,
+        attn_implementation: str | None = None,
+    ) -> None:
+        super().__init__()
+        if (pretrained is None) == (config is None):
+            msg = "The decoder 'causal_lm' needs either `pretrained` (a checkpoint) or `config` (random weights)."
+            raise UserError(msg)
+        self.pretrained = pretrained
+        self.tuning = tuning
+        self.tokenizer = load_tokenizer(tokenizer or pretrained or "bytes", revision)
+        self.prompt = _build_prompt(self.tokenizer, prompt or {})
+        if pretrained is not None:
+            self.llm: Any = load_llm(pretrained, revision, parse_dtype(dtype), attn_implementation)
+        else:
+            self.llm = random_llm(config or {}, self.tokenizer, attn_implementation).to(parse_dtype(dtype))
+        self.dim = self.llm.get_input_embeddings().weight.shape[1]
+        self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
+        self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
+        self._set_generation_config()
+        self.set_tuning(tuning)
+
+    def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:
+        """Score target texts; see :meth:`Decoder.forward`.
+
+        Raises:
+            UserError: If prompt and speech leave no room for an answer; the message names the utterance.
+        """
+        around = self._around(batch)
+        answers = [
+            self.prompt.answer(task, transcript, translation)
+            for task, transcript, translation in zip(batch.tasks, batch.transcripts, batch.translations, strict=True)
+        ]
+        answers, truncated = self._fit(around, speech.lengths.tolist(), answers, batch.ids)
+        joined = join(self.llm.get_input_embeddings(), around, speech, answers, "right")
+        losses, target_lengths = self.target_losses(joined)
+        stats = {
+            "truncated_targets": torch.tensor(truncated),
+            "llm_positions": joined.mask.sum(),
+            "speech_positions": speech.lengths.sum(),
+        }
+        return DecoderOutput(losses, target_lengths, stats)
+
+    def target_losses(self, joined: Joined) -> tuple[Tensor, Tensor]:
+        """Return each utterance's summed cross-entropy (B,) float32 and number of target tokens (B,).
+
+        Only the N positions that predict a target token go through the output layer.
+        """
+        hidden = self.llm.base_model(
+            inputs_embeds=joined.embeds,
+            attention_mask=joined.mask,
+            position_ids=joined.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        labels = joined.labels[:, 1:]
+        scored = labels != IGNORED
+        logits = self.output_logits(hidden[:, :-1][scored])  # (N, V)
+        token_losses = nn.functional.cross_entropy(logits.float(), labels[scored], reduction="none")
+        rows = scored.nonzero()[:, 0]
+        losses = torch.zeros(len(labels), device=logits.device).index_add(0, rows, token_losses)
+        return losses, scored.sum(dim=1)
+
+    def output_logits(self, hidden: Tensor) -> Tensor:
+        """Map final hidden states (…, H) to logits (…, V) as the model's own forward does."""
+        logits: Tensor = self.llm.get_output_embeddings()(hidden)
+        config = self.llm.config
+        if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / scaling
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @torch.no_grad()
+    def check_output_layer(self) -> None:
+        """Check on three tokens that :meth:`output_logits` agrees with the model's own forward.
+
+        Raises:
+            UserError: If it does not: the model changes its logits in a way that this class does not know.
+        """
+        ids = torch.arange(3, device=self.llm.device)[None]
+        expected = self.llm(input_ids=ids, use_cache=False).logits
+        got = self.output_logits(self.llm.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
+            msg = (
+                f"The language model '{self.llm.config.model_type}' changes its logits in a way that target-only loss "
+                f"does not know; training on it would be wrong. Supported: Llama, Mistral, Gemma, Qwen, GPT-NeoX "
+                f"and others with a plain, scaled or soft-capped output layer."
+            )
+            raise UserError(msg)
+
+    @torch.no_grad()
+    def generate(self, speech: AdapterOutput, batch: Batch, decoding: Decoding) -> list[Hypothesis]:
+        """Decode with a KV cache, left-padded; see :meth:`Decoder.generate`.
+
+        Raises:
+            UserError: If prompt and speech leave no room for an answer; the message names the utterance.
+        """
+        around = self._around(batch)
+        self._fit(around, speech.lengths.tolist(), [[] for _ in around], batch.ids)
+        joined = join(self.llm.get_input_embeddings(), around, speech, [[] for _ in around], "left")
+        room = self.max_length - joined.mask.sum(dim=1).cpu()
+        limits = [
+            min(decoding.limit(duration_s, task), int(left))
+            for duration_s, task, left in zip(batch.durations_s, batch.tasks, room, strict=True)
+        ]
+        output: Tensor = self.llm.generate(
+            inputs_embeds=joined.embeds,
+            attention_mask=joined.mask.long(),
+            num_beams=decoding.num_beams,
+            do_sample=False,
+            max_new_tokens=max(limits),
+            logits_processor=[UtteranceLimit(limits, decoding.num_beams, self.prompt.end_id)],
+        )
+        hypotheses = []
+        for task, ids, limit in zip(batch.tasks, output.tolist(), limits, strict=True):
+            content, tokens = cut_at_end(ids, self.end_ids)
+            text = self.tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            transcript, translation, missing = self.prompt.parse(task, text)
+            hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, tokens >= limit))
+        return hypotheses
+
+    def transcript_ids(self, batch: Batch) -> list[Tensor]:
+        """Return the token ids of each transcript; see :meth:`Decoder.transcript_ids`."""
+        encoded = self.tokenizer(batch.transcripts, add_special_tokens=False)["input_ids"]
+        return [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
+
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as the JSON text that ``tokenizer`` takes."""
+        return str(self.tokenizer.backend_tokenizer.to_str())
+
+    def _around(self, batch: Batch) -> list[tuple[list[int], list[int]]]:
+        triples = zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True)
+        return [self.prompt.around(*triple) for triple in triples]
+
+    def _fit(
+        self,
+        around: list[tuple[list[int], list[int]]],
+        speech_lengths: list[int],
+        answers: list[list[int]],
+        ids: list[str],
+    ) -> tuple[list[list[int]], int]:
+        """Cut answers at ``max_length`` and count them; speech is never cut (spec §12.2)."""
+        fitted, truncated = [], 0
+        for (before, after), speech_length, answer, name in zip(around, speech_lengths, answers, ids, strict=True):
+            room = self.max_length - len(before) - len(after) - speech_length
+            if room < 1:
+                msg = (
+                    f"Utterance '{name}' has {speech_length} speech positions; with its prompt that leaves no room "
+                    f"for an answer in the decoder's {self.max_length} positions. Use an adapter that compresses more, "
+                    f"shorter audio, or a larger `max_length`."
+                )
+                raise UserError(msg)
+            truncated += len(answer) > room
+            fitted.append(answer[:room])
+        return fitted, truncated
+
+    def _set_generation_config(self) -> None:
+        """Replace the checkpoint's sampling settings, which would change greedy and beam search."""
+        from transformers import GenerationConfig
+
+        self.llm.generation_config = GenerationConfig(
+            pad_token_id=self.tokenizer.pad_token_id,
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.end_ids,
+        )
+
+
+def _build_prompt(tokenizer: Any, options: dict[str, Any]) -> Prompt:
+    try:
+        return Prompt(tokenizer, **options)
+    except TypeError as error:
+        msg = f"The prompt takes: style, template, instructions, system, separator; got {', '.join(options)}."
+        raise UserError(msg) from error
+
+
+def _end_ids(llm: Any, tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return every token that ends an answer (spec §17.2)."""
+    own = llm.generation_config.eos_token_id if llm.generation_config is not None else None
+    own = own if isinstance(own, list) else [own]
+    return sorted({token for token in (prompt.end_id, tokenizer.eos_token_id, *own) if token is not None})

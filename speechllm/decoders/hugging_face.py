@@ -1,0 +1,80 @@
+"""Build Hugging Face language models: from a checkpoint, or with random weights from a configuration."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from speechllm.errors import UserError, did_you_mean
+
+
+def _attention(config: Any, asked: str | None) -> str | None:
+    if asked is None and getattr(config, "attn_logit_softcapping", None) is not None:
+        return "eager"
+    return asked
+
+
+def load_llm(pretrained: str, revision: str | None, dtype: torch.dtype, attention: str | None) -> nn.Module:
+    """Load a causal language model from the hub or a folder.
+
+    Args:
+        pretrained: Checkpoint name or folder.
+        revision: Git revision.
+        dtype: Number format of the weights.
+        attention: Attention implementation of transformers; None chooses.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it lacks weights of its own architecture.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(pretrained, revision=revision)
+        llm, info = AutoModelForCausalLM.from_pretrained(
+            pretrained,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=_attention(config, attention),
+            output_loading_info=True,
+        )
+    except (OSError, KeyError, ValueError) as error:
+        msg = (
+            f"The language model '{pretrained}' could not be loaded: {error} Give the name or folder of a "
+            f"Hugging Face causal LM; gated ones need `hf auth login`."
+        )
+        raise UserError(msg) from error
+    if info["missing_keys"]:
+        msg = f"'{pretrained}' lacks the weights {sorted(info['missing_keys'])[:3]} and others of its own architecture."
+        raise UserError(msg)
+    module: nn.Module = llm
+    return module
+
+
+def random_llm(config: dict[str, Any], tokenizer: Any, attention: str | None) -> nn.Module:
+    """Build a causal language model with random weights.
+
+    Args:
+        config: Fields of the configuration, ``model_type`` among them.
+        tokenizer: Tokenizer that sets the vocabulary size and special tokens.
+        attention: Attention implementation of transformers; None chooses.
+
+    Raises:
+        UserError: If transformers has no such model type.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    options = dict(config)
+    model_type = str(options.pop("model_type", None))
+    if model_type not in CONFIG_MAPPING:
+        msg = f"Unknown `model_type` '{model_type}' of the decoder's config.{did_you_mean(model_type, CONFIG_MAPPING)}"
+        raise UserError(msg)
+    built = AutoConfig.for_model(
+        model_type,
+        **options,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    module: nn.Module = AutoModelForCausalLM.from_config(built, attn_implementation=_attention(built, attention))
+    return module
