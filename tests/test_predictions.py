@@ -86,6 +86,16 @@ def test_a_write_that_dies_leaves_the_old_file(path):
     assert [file.name for file in path.parent.iterdir()] == ["predictions.jsonl"]
 
 
+def test_the_new_file_takes_the_old_ones_place_at_once(path):
+    """Who has the old file open reads it to its end: it is replaced, never overwritten."""
+    write_predictions(path, [prediction(0, text="old")])
+    before = path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8") as old:
+        write_predictions(path, [prediction(0, text="new")])
+        assert old.read() == before
+    assert read_predictions(path)[0].text == "new"
+
+
 def test_write_replaces_and_accepts_nothing(path):
     write_predictions(path, [prediction(0)])
     write_predictions(path, [])
