@@ -1,0 +1,124 @@
+"""One utterance as every corpus gives it, and its one form as a lhotse cut."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+
+@dataclass
+class Utterance:
+    """A stretch of an audio file with its transcript and translations.
+
+    As a lhotse cut: the recording is the whole file (a talk, for instance) and the cut its stretch; the one
+    supervision has the *transcript* in ``text`` with the source language in ``language``, and the translations in
+    ``custom["translation"][<language>]``; the corpus stands in the cut's ``custom["corpus"]``.
+
+    Attributes:
+        id: Unique within its split.
+        audio: Path of the audio file.
+        offset_s: Where the utterance begins in the file, in seconds.
+        duration_s: Duration in seconds, above 0.
+        source_language: BCP-47 code of what is spoken.
+        transcript: Text in the source language; empty where there is none.
+        translations: Text by BCP-47 code of the target language.
+        speaker: Speaker, or talk where the corpus knows no more.
+        corpus: Name of the corpus.
+        recording_duration_s: Duration of the whole file in seconds.
+        sampling_rate: Sampling rate of the file in Hz.
+    """
+
+    id: str
+    audio: str
+    offset_s: float
+    duration_s: float
+    source_language: str
+    transcript: str
+    translations: dict[str, str] = field(default_factory=dict)
+    speaker: str = ""
+    corpus: str = ""
+    recording_duration_s: float = 0.0
+    sampling_rate: int = 16_000
+
+    def __post_init__(self) -> None:
+        if not self.recording_duration_s:
+            self.recording_duration_s = self.offset_s + self.duration_s
+
+    def to_cut(self) -> MonoCut:
+        """Return the utterance as a lhotse cut of its recording."""
+        recording = Recording(
+            id=Path(self.audio).stem,
+            sources=[AudioSource(type="file", channels=[0], source=self.audio)],
+            sampling_rate=self.sampling_rate,
+            num_samples=round(self.recording_duration_s * self.sampling_rate),
+            duration=self.recording_duration_s,
+        )
+        supervision = SupervisionSegment(
+            id=self.id,
+            recording_id=recording.id,
+            start=0.0,
+            duration=self.duration_s,
+            text=self.transcript,
+            language=self.source_language,
+            speaker=self.speaker,
+            custom={"translation": dict(self.translations)},
+        )
+        return MonoCut(
+            id=self.id,
+            start=self.offset_s,
+            duration=self.duration_s,
+            channel=0,
+            supervisions=[supervision],
+            recording=recording,
+            custom={"corpus": self.corpus},
+        )
+
+    @classmethod
+    def from_cut(cls, cut: MonoCut) -> "Utterance":
+        """Return the utterance that :meth:`to_cut` wrote.
+
+        Raises:
+            ValueError: If the cut has not exactly one supervision, or its audio is not one file.
+        """
+        return cls.from_row(cut.to_dict())
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Utterance":
+        """Return the utterance of one decoded line of a cuts file; far faster than through lhotse's classes.
+
+        Raises:
+            ValueError: If a field is missing or has a value that an utterance cannot have.
+        """
+        try:
+            supervisions, sources = row["supervisions"], row["recording"]["sources"]
+            if len(supervisions) != 1 or len(sources) != 1 or sources[0]["type"] != "file":
+                msg = "a cut needs exactly one supervision, and a recording of one audio file"
+                raise ValueError(msg)
+            supervision = supervisions[0]
+            utterance = cls(
+                id=row["id"],
+                audio=sources[0]["source"],
+                offset_s=float(row["start"]),
+                duration_s=float(row["duration"]),
+                source_language=supervision["language"],
+                transcript=supervision.get("text") or "",
+                translations=dict((supervision.get("custom") or {}).get("translation") or {}),
+                speaker=supervision.get("speaker") or "",
+                corpus=(row.get("custom") or {}).get("corpus") or "",
+                recording_duration_s=float(row["recording"]["duration"]),
+                sampling_rate=int(row["recording"]["sampling_rate"]),
+            )
+        except KeyError as error:
+            msg = f"the field {error} is missing"
+            raise ValueError(msg) from error
+        except (TypeError, IndexError, AttributeError) as error:
+            msg = f"not a cut: {error}"
+            raise ValueError(msg) from error
+        if not utterance.duration_s > 0:
+            msg = f"the duration is {utterance.duration_s} s, and must be above 0"
+            raise ValueError(msg)
+        if utterance.offset_s < 0:
+            msg = f"the start is {utterance.offset_s} s, and must not be below 0"
+            raise ValueError(msg)
+        return utterance
