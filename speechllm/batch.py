@@ -57,7 +57,7 @@ class Batch:
         return [length / SAMPLE_RATE for length in self.audio_lengths.tolist()]
 
     def select(self, rows: list[int]) -> "Batch":
-        """Return the batch of the given rows, in that order, trimmed to its longest utterance."""
+        """Return the batch of the given rows, in that order, trimmed to its longest utterance, without ``skipped``."""
         lengths = self.audio_lengths[rows]
         longest = int(lengths.max()) if rows else 0
         return Batch(
@@ -71,7 +71,6 @@ class Batch:
             translations=[self.translations[row] for row in rows],
             corpora=[self.corpora[row] for row in rows],
             rows=[self.rows[row] for row in rows],
-            skipped=self.skipped,
         )
 
 

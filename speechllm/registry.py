@@ -34,8 +34,10 @@ class Registry(Generic[T]):
         """
 
         def decorate(part: type[T]) -> type[T]:
-            if name in self._parts and self._parts[name].__qualname__ != part.__qualname__:
-                msg = f"The {self.kind} name '{name}' is taken by {self._parts[name].__qualname__}."
+            taken = self._parts.get(name)
+            # A module that is reloaded, in a notebook for instance, registers its parts again.
+            if taken and (taken.__module__, taken.__qualname__) != (part.__module__, part.__qualname__):
+                msg = f"The {self.kind} name '{name}' is taken by {taken.__module__}.{taken.__qualname__}."
                 raise RuntimeError(msg)
             self._parts[name] = part
             return part
@@ -63,7 +65,8 @@ class Registry(Generic[T]):
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """Return the options that a recipe may give the part called ``name``."""
         parameters = inspect.signature(self.get(name)).parameters
-        return {key: value for key, value in parameters.items() if key not in self.builder_args}
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return {key: value for key, value in parameters.items() if value.kind in named and key not in self.builder_args}
 
     def check(self, spec: Spec) -> None:
         """Check a spec's name and option names without building anything.

@@ -1,0 +1,98 @@
+"""The command line: one door for shell, notebook and tests."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import get_origin
+
+from speechllm import __version__
+from speechllm.errors import UserError, did_you_mean
+
+TRAINER_COMMANDS = {
+    "fit": "train a recipe, or resume a run with --ckpt_path last",
+    "validate": "score a trained model on the validation set",
+    "test": "decode the test sets of a recipe, score them, write predictions",
+    "predict": "decode the test sets without scoring",
+}
+OTHER_COMMANDS = {
+    "prepare": "turn a corpus on disk into manifests, or write the synthetic one",
+    "transcribe": "transcribe or translate audio files with a trained model",
+}
+COMMANDS = TRAINER_COMMANDS | OTHER_COMMANDS
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    A :class:`~speechllm.errors.UserError` is printed alone, with exit status 2; set ``SPEECHLLM_TRACEBACK=1`` to see
+    where it came from.
+
+    Args:
+        args: Arguments as on the command line; ``sys.argv[1:]`` where not given.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if arguments[0] == "--version":
+        print(f"speechllm {__version__}")
+        return
+    command, rest = arguments[0], arguments[1:]
+    try:
+        _run(command, rest)
+    except UserError as error:
+        if os.environ.get("SPEECHLLM_TRACEBACK"):
+            raise
+        print(f"speechllm {command}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command in TRAINER_COMMANDS:
+        from speechllm.lightning_cli import run
+
+        run(command, arguments)
+    elif command in OTHER_COMMANDS:
+        _call(getattr(importlib.import_module(f"speechllm.commands.{command}"), command), command, arguments)
+    else:
+        msg = f"Unknown command.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
+        raise UserError(msg)
+
+
+def _call(function: Callable[..., None], command: str, arguments: list[str]) -> None:
+    """Parse a function's arguments and call it: its first parameter by position, all others as options."""
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    documentation = parse(function.__doc__ or "")
+    first, parameter = next(iter(inspect.signature(function).parameters.items()))
+    several = get_origin(parameter.annotation) is list
+    text = next(entry.description for entry in documentation.params if entry.arg_name == first)
+    parser = ArgumentParser(prog=f"speechllm {command}", description=documentation.description)
+    parser.add_argument(first, nargs="+" if several else None, help=text)
+    parser.add_function_arguments(function, skip={first})
+    options = parser.parse_args(arguments).as_dict()
+    function(options.pop(first), **options)
+
+
+def _help() -> str:
+    lines = [
+        "usage: speechllm COMMAND [options]",
+        "",
+        "Speech encoders joined to large language models by adapters, for speech recognition and translation.",
+        "",
+        "commands:",
+        *(f"  {name:<12}{text}" for name, text in COMMANDS.items()),
+        "",
+        "options:",
+        "  --help      this text; `speechllm COMMAND --help` for a command's own",
+        "  --version   the version",
+        "",
+        "examples:",
+        "  speechllm fit --config recipes/quickstart.yaml",
+        "  speechllm test --config recipes/quickstart.yaml",
+        "  speechllm transcribe talk.wav --model runs/quickstart --translate_to de",
+    ]
+    return "\n".join(lines)

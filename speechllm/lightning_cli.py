@@ -1,0 +1,125 @@
+"""fit, validate, test and predict by LightningCLI, with run folders."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace, dict_to_namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from speechllm.data.base import SpeechDataModule
+from speechllm.errors import UserError
+from speechllm.models.base import SpeechToText
+from speechllm.models.checkpoint import find_checkpoint
+
+CHECKPOINT_DEFAULTS = {
+    "checkpoint.filename": "best",
+    "checkpoint.monitor": "val_score",
+    "checkpoint.mode": "max",
+    "checkpoint.save_last": True,
+    "checkpoint.auto_insert_metric_name": False,
+    "checkpoint.enable_version_counter": False,
+}
+
+
+class SaveRecipe(SaveConfigCallback):
+    """Write the resolved recipe to ``config.yaml`` in the run folder when training starts."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the recipe; testing a run does not touch it."""
+        if stage == "fit" and not trainer.fast_dev_run and trainer.is_global_zero:  # type: ignore[attr-defined]
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+
+class SpeechCLI(LightningCLI):
+    """LightningCLI whose recipe and flags are the truth, and whose results stand in one folder a run."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder and the checkpoints' settings."""
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="Folder of checkpoints, logs, predictions and resolved recipe (default: runs/<name of the recipe>)",
+        )
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Let `fit` start anew in a run folder that holds checkpoints"
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(CHECKPOINT_DEFAULTS)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the recipe and the flags as they are.
+
+        Lightning would put the hyperparameters that a checkpoint stores over them, silently.
+        """
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve the run folder and the checkpoint, and put logs and checkpoints there."""
+        config: Namespace = self.config[self.subcommand]
+        run_dir = Path(config.run_dir or default_run_dir(config))
+        config.run_dir = str(run_dir)
+        config.trainer.default_root_dir = str(run_dir)
+        config.checkpoint.dirpath = str(run_dir / "checkpoints")
+        if config.trainer.logger is None:
+            options = {"save_dir": str(run_dir), "name": "", "version": "logs"}
+            logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": options}
+            config.trainer.logger = dict_to_namespace(logger)
+        if self.subcommand == "fit":
+            check_run_dir(run_dir, resumes=config.ckpt_path is not None, overwrite=config.overwrite)
+            if config.ckpt_path == "last":
+                config.ckpt_path = str(_last_checkpoint(run_dir))
+        else:
+            config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
+
+
+def default_run_dir(config: Namespace) -> Path:
+    """Return ``runs/<name of the last recipe given>``, or ``runs/run`` where all came from flags."""
+    recipes: list[Any] = config.get("config") or []
+    return Path("runs") / (Path(str(recipes[-1])).stem if recipes else "run")
+
+
+def check_run_dir(run_dir: Path, resumes: bool, overwrite: bool) -> None:
+    """Check that training does not write over a run.
+
+    Raises:
+        UserError: If the folder holds checkpoints, and the run is neither resumed nor given up.
+    """
+    if not (resumes or overwrite) and any((run_dir / "checkpoints").glob("*.ckpt")):
+        msg = (
+            f"The run folder '{run_dir}' already holds checkpoints. Resume with `--ckpt_path last`, name another "
+            f"folder with `--run_dir`, or start anew with `--overwrite true`."
+        )
+        raise UserError(msg)
+
+
+def _last_checkpoint(run_dir: Path) -> Path:
+    path = run_dir / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        msg = f"There is nothing to resume: '{path}' does not exist. Leave out `--ckpt_path last` to start."
+        raise UserError(msg)
+    return path
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run fit, validate, test or predict.
+
+    Args:
+        command: Which of them.
+        arguments: The rest of the command line.
+    """
+    SpeechCLI(
+        SpeechToText,
+        SpeechDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRecipe,
+        # Our samplers share the data out between processes themselves.
+        trainer_defaults={"use_distributed_sampler": False},
+        auto_configure_optimizers=False,
+        parser_kwargs={"prog": "speechllm"},
+        args=[command, *arguments],
+    )

@@ -1,0 +1,314 @@
+"""What every speech-to-text model shares under Lightning: steps, logging, optimiser, evaluation."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from speechllm.batch import Batch, Hypothesis
+from speechllm.errors import UserError
+from speechllm.models.checkpoint import check_state, trained_state
+from speechllm.models.evaluation import make_predictions, mean_by_metric, measure_speed, report, score, write_metrics
+from speechllm.models.gradients import scale_gradients
+from speechllm.models.schedule import warmup_cosine
+from speechllm.predictions import Prediction, write_predictions
+from speechllm.registry import METRICS
+
+MAX_SKIPPED_STEPS = 20
+"""Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
+
+
+@dataclass
+class StepLosses:
+    """Losses of a batch, an utterance each, before weighting.
+
+    Attributes:
+        llm: (B,) float32, cross-entropy summed over target tokens.
+        target_lengths: (B,) int64, target tokens.
+        auxiliary: Auxiliary losses by name, each (B,) float32.
+        stats: Figures to log by name.
+    """
+
+    llm: Tensor
+    target_lengths: Tensor
+    auxiliary: dict[str, Tensor]
+    stats: dict[str, Tensor]
+
+
+class SpeechToText(LightningModule):
+    """Base of the models: a subclass says how losses and hypotheses come about.
+
+    The training loss is a mean over all target tokens of an optimiser step, whatever batches, accumulation or number of
+    processes they come in. An auxiliary loss is averaged over utterances in proportion to their target tokens, so that
+    the same holds for it.
+
+    Args:
+        metrics: Metrics of validation and test: names, or specs with options.
+        loss_weights: Weight of each auxiliary loss; those left out keep the part's default.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        betas: Moments of AdamW.
+        warmup_steps: Optimiser steps of linear warm-up; a cosine to 0 at the trainer's last step follows.
+        num_beams: Beams in test and prediction; validation is greedy.
+        max_new_tokens: Limit of new tokens; None takes it from each utterance's duration.
+        tokens_per_second: New tokens per second of speech and text allowed where there is no fixed limit.
+        extra_tokens: New tokens allowed beyond that, per text.
+    """
+
+    specs: dict[str, Any]
+    """Specs of the parts by name, for messages about checkpoints."""
+
+    def __init__(
+        self,
+        metrics: Sequence[str | dict[str, Any]] = ("wer", "cer", "bleu", "chrf"),
+        loss_weights: dict[str, float] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        warmup_steps: int = 0,
+        num_beams: int = 1,
+        max_new_tokens: int | None = None,
+        tokens_per_second: float = 8.0,
+        extra_tokens: int = 30,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen weights are not in checkpoints; on_load_checkpoint is the stricter check
+        self.metric_specs = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in metrics]
+        for spec in self.metric_specs:
+            METRICS.check(spec)
+        self.loss_weights = dict(loss_weights or {})
+        self.lr, self.weight_decay, self.betas, self.warmup_steps = lr, weight_decay, betas, warmup_steps
+        self.num_beams, self.max_new_tokens = num_beams, max_new_tokens
+        self.tokens_per_second, self.extra_tokens = tokens_per_second, extra_tokens
+        self.trained_on: set[tuple[str, str, str]] = set()
+        self._step_tokens: Tensor | None = None
+        self._predictions: list[Prediction] = []
+        self._val_losses: list[Tensor] = []
+        self._skipped_steps = self._skipped_in_a_row = self._skipped_clips = 0
+        self._decode_s = 0.0
+        self._clock_s: float | None = None
+
+    # Parts of the contract
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> StepLosses:
+        """Score the target texts of a batch."""
+
+    @abstractmethod
+    def decode(self, batch: Batch, num_beams: int) -> list[Hypothesis]:
+        """Decode a batch without looking at its texts; utterances without audio get an empty hypothesis."""
+
+    def loss_weight(self, name: str) -> float:
+        """Return the weight of an auxiliary loss.
+
+        Raises:
+            UserError: If neither recipe nor part gives one.
+        """
+        if name not in self.loss_weights:
+            msg = f"The auxiliary loss '{name}' has no weight; give one in `loss_weights: {{{name}: …}}`."
+            raise UserError(msg)
+        return self.loss_weights[name]
+
+    # Training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss summed over the batch's target tokens; the step's mean is taken over all of its batches."""
+        self._report_skipped(batch)
+        if len(batch) == 0:
+            return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
+        self.trained_on |= set(zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True))
+        losses = self.losses(batch)
+        total = self._weighted_sum(losses)
+        tokens = losses.target_lengths.sum()
+        self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
+        self._log_losses("train", losses, total, prog_bar=True)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into those of the mean over all target tokens, and skip steps that are not finite."""
+        tokens = torch.zeros((), device=self.device) if self._step_tokens is None else self._step_tokens
+        self._step_tokens = None
+        tokens = self.trainer.strategy.reduce(tokens.float(), reduce_op="sum")
+        # Lightning divides the loss by the accumulated batches, and DDP the gradients by the processes.
+        shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1))
+        if norm is not None:
+            self._skipped_in_a_row = 0
+            self.log("grad_norm", norm)
+            return
+        self._skipped_steps += 1
+        self._skipped_in_a_row += 1
+        rank_zero_warn(f"Step {self.global_step} skipped: its gradients are not finite ({self._skipped_steps} so far).")
+        self.log("skipped_steps", float(self._skipped_steps))
+        if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
+            msg = (
+                f"{MAX_SKIPPED_STEPS} steps in a row gave gradients that are not finite. Lower `lr`, raise "
+                f"`warmup_steps`, or train in `precision: 32-true` to find the cause."
+            )
+            raise UserError(msg)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log learning rate and utterances per second."""
+        now_s = time.perf_counter()
+        if self._clock_s is not None:
+            rate = len(batch) * self.trainer.world_size / max(now_s - self._clock_s, 1e-9)
+            self.log("utt/s", rate, prog_bar=True)
+        self._clock_s = now_s
+        self.log("lr", self.optimizers().param_groups[0]["lr"], prog_bar=True)  # type: ignore[union-attr]
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock of utterances per second."""
+        self._clock_s = None
+
+    def on_train_epoch_end(self) -> None:
+        """Say how many clips could not be read."""
+        if self._skipped_clips:
+            rank_zero_warn(f"{self._skipped_clips} clips could not be read and were left out of training so far.")
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW over the trained parameters, with warm-up and cosine.
+
+        Raises:
+            UserError: If nothing is trained, or the trainer has no last step.
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not parameters:
+            msg = "Nothing is trained: every part is frozen. Set `tuning: full` on one, or use an adapter with weights."
+            raise UserError(msg)
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
+            raise UserError(msg)
+        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, self.warmup_steps, int(total_steps))
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # Validation, test, prediction
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score teacher-forced and decode greedily."""
+        readable = [row for row, length in enumerate(batch.audio_lengths.tolist()) if length > 0]
+        if readable:
+            losses = self.losses(batch.select(readable))
+            sums = torch.stack([self._weighted_sum(losses), losses.target_lengths.sum().float()])
+            self._val_losses.append(sums.detach())
+        self._decode_batch(batch, num_beams=1, split="dev")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val_loss``, each metric, and ``val_score``, which checkpoints are chosen by (higher is better)."""
+        sums = torch.stack(self._val_losses).sum(dim=0) if self._val_losses else torch.zeros(2, device=self.device)
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self._val_losses.clear()
+        predictions, _ = self._gather_predictions()
+        scores = score(predictions, self.metric_specs)
+        values = {f"val_{name}": value for name, value in mean_by_metric(scores).items()}
+        if len({(item.corpus, item.languages) for item in scores}) > 1:
+            values |= {f"val_{item.metric}/{item.corpus}_{item.languages}": item.value for item in scores}
+        values["val_score"] = values.get("val_bleu", 100.0 - values.get("val_wer", 100.0))
+        values["val_loss"] = float(sums[0] / sums[1].clamp(min=1))
+        shown = ("val_loss", "val_wer", "val_bleu")
+        self.log_dict({key: value for key, value in values.items() if key in shown}, prog_bar=True)
+        self.log_dict({key: value for key, value in values.items() if key not in shown})
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Decode."""
+        self._decode_batch(batch, self.num_beams, split="test")
+
+    def on_test_epoch_end(self) -> None:
+        """Score every utterance once, write predictions and metrics, and print the table."""
+        predictions, wall_s = self._gather_predictions()
+        folder = Path(self.trainer.default_root_dir) / "test"
+        if self.trainer.is_global_zero:  # first of all: a metric that fails must not lose what was decoded
+            write_predictions(folder / "predictions.jsonl", predictions)
+        scores = score(predictions, self.metric_specs)
+        speed = measure_speed(predictions, wall_s)
+        self.log_dict({f"test_{item.metric}/{item.corpus}_{item.languages}": item.value for item in scores})
+        self.log_dict({f"test_{name}": value for name, value in {**mean_by_metric(scores), **speed}.items()})
+        if self.trainer.is_global_zero:
+            text = report(predictions, scores, speed)
+            write_metrics(folder, predictions, scores, speed, text)
+            print(f"\n{text}\n\nPredictions and metrics: {folder}")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
+        """Decode and return predictions."""
+        before = len(self._predictions)
+        self._decode_batch(batch, self.num_beams, split="predict")
+        return self._predictions[before:]
+
+    def on_predict_epoch_end(self) -> None:
+        """Write the predictions."""
+        predictions, _ = self._gather_predictions()
+        folder = Path(self.trainer.default_root_dir) / "predict"
+        if self.trainer.is_global_zero:
+            write_predictions(folder / "predictions.jsonl", predictions)
+            print(f"Predictions: {folder / 'predictions.jsonl'}")
+
+    def _decode_batch(self, batch: Batch, num_beams: int, split: str) -> None:
+        start_s = time.perf_counter()
+        hypotheses = self.decode(batch, num_beams)
+        elapsed_s = time.perf_counter() - start_s
+        self._decode_s += elapsed_s
+        self._predictions += make_predictions(batch, hypotheses, elapsed_s, split)
+
+    def _gather_predictions(self) -> tuple[list[Prediction], float]:
+        """Return the predictions of all processes in the order of the split, and the slowest one's decoding time."""
+        own = (self._predictions, self._decode_s)
+        self._predictions, self._decode_s = [], 0.0
+        shares: list[Any] = [own]
+        if self.trainer.world_size > 1:
+            shares = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, own)
+        predictions = sorted((p for share, _ in shares for p in share), key=lambda p: p.row)
+        return predictions, max(seconds for _, seconds in shares)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained: frozen weights that have a name are left out."""
+        checkpoint["state_dict"] = trained_state(self, checkpoint["state_dict"])
+        checkpoint["trained_on"] = sorted(list(triple) for triple in self.trained_on)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this recipe, and say what was loaded.
+
+        Raises:
+            UserError: If it is not.
+        """
+        rank_zero_info(f"Checkpoint: {check_state(self, checkpoint, self.specs)}.")
+        self.trained_on = {tuple(triple) for triple in checkpoint.get("trained_on", [])}
+
+    # Logging
+
+    def _weighted_sum(self, losses: StepLosses) -> Tensor:
+        total = losses.llm
+        for name, values in losses.auxiliary.items():
+            total = total + self.loss_weight(name) * values * losses.target_lengths
+        return total.sum()
+
+    def _log_losses(self, prefix: str, losses: StepLosses, total: Tensor, prog_bar: bool) -> None:
+        """Log the mean over this batch's target tokens of the total and of every part of it."""
+        tokens = losses.target_lengths.sum().clamp(min=1)
+        size = len(losses.llm)
+        self.log(f"{prefix}_loss", total.detach() / tokens, prog_bar=prog_bar, batch_size=size)
+        self.log(f"{prefix}_loss_llm", losses.llm.detach().sum() / tokens, batch_size=size)
+        for name, values in losses.auxiliary.items():
+            value = (values.detach() * losses.target_lengths).sum() / tokens
+            self.log(f"{prefix}_loss_{name}", value, batch_size=size)
+        for name, value in losses.stats.items():
+            self.log(f"{prefix}_{name}", value.float().mean(), batch_size=size)
+
+    def _report_skipped(self, batch: Batch) -> None:
+        for message in batch.skipped:
+            self._skipped_clips += 1
+            rank_zero_warn(f"Left out of training: {message}")
+        if batch.skipped:
+            self.log("skipped_clips", float(self._skipped_clips), batch_size=max(1, len(batch)))

@@ -1,0 +1,193 @@
+"""Speech LLM: an encoder, an adapter and a decoder in a row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+import speechllm.adapters
+import speechllm.decoders
+import speechllm.encoders  # noqa: F401  # the three imports register the parts
+from speechllm.batch import AdapterOutput, Batch, Hypothesis
+from speechllm.decoders.base import Decoding
+from speechllm.errors import UserError
+from speechllm.models.base import SpeechToText, StepLosses
+from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+from speechllm.models.inference import Audio, Request, answer
+from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
+
+
+class SpeechLLM(SpeechToText):
+    """Encoder → adapter → LLM, each chosen by name in a recipe.
+
+    Specs are checked at once; weights are loaded in :meth:`configure_model`, which Lightning calls after the data is
+    prepared and :meth:`load` calls itself.
+
+    Args:
+        encoder: Encoder spec, ``{name: whisper, pretrained: openai/whisper-large-v3}``.
+        adapter: Adapter spec, ``{name: conv, layers: 4}``; widths are filled in.
+        decoder: Decoder spec, ``{name: causal_lm, pretrained: …, tuning: frozen}``.
+        **options: Options of :class:`speechllm.models.base.SpeechToText`.
+    """
+
+    def __init__(
+        self, encoder: dict[str, Any], adapter: dict[str, Any], decoder: dict[str, Any], **options: Any
+    ) -> None:
+        super().__init__(**options)
+        ENCODERS.check(encoder)
+        ADAPTERS.check(adapter)
+        DECODERS.check(decoder)
+        self.specs = {"encoder": encoder, "adapter": adapter, "decoder": decoder}
+        self.save_hyperparameters()
+
+    def configure_model(self) -> None:
+        """Build the parts, once."""
+        if "encoder" in dict(self.named_children()):
+            return
+        self.encoder = ENCODERS.build(self.specs["encoder"])
+        self.decoder = DECODERS.build(self.specs["decoder"])
+        self.adapter = ADAPTERS.build(self.specs["adapter"], in_dim=self.encoder.dim, out_dim=self.decoder.dim)
+
+    def on_fit_start(self) -> None:
+        """Check that target-only loss fits this language model, before hours are spent on it."""
+        self.decoder.check_output_layer()
+
+    def speech(self, batch: Batch, targets: list[Tensor] | None = None) -> AdapterOutput:
+        """Return the speech embeddings (B, S, H) of a batch.
+
+        Args:
+            batch: Utterances, each with audio.
+            targets: Transcript token ids for adapters that learn from them.
+
+        Raises:
+            UserError: If an utterance is too short or too long for the encoder.
+        """
+        self.encoder.check_durations(batch.audio_lengths, batch.ids)
+        frames = self.encoder(batch.audio, batch.audio_lengths)
+        speech: AdapterOutput = self.adapter(frames, targets)
+        speech.stats["compression_ratio"] = frames.lengths.sum() / speech.lengths.sum()
+        return speech
+
+    def losses(self, batch: Batch) -> StepLosses:
+        """Score target texts; see :meth:`SpeechToText.losses`."""
+        targets = [ids.to(self.device) for ids in self.decoder.transcript_ids(batch)]
+        speech = self.speech(batch, targets)
+        output = self.decoder(speech, batch)
+        return StepLosses(output.losses, output.target_lengths, speech.losses, speech.stats | output.stats)
+
+    def loss_weight(self, name: str) -> float:
+        """Return the weight of an auxiliary loss: the recipe's, else the adapter's own."""
+        if name in self.loss_weights:
+            return self.loss_weights[name]
+        default: dict[str, float] = self.adapter.loss_weights
+        return default[name] if name in default else super().loss_weight(name)
+
+    @torch.no_grad()
+    def decode(self, batch: Batch, num_beams: int) -> list[Hypothesis]:
+        """Decode; see :meth:`SpeechToText.decode`."""
+        hypotheses = [Hypothesis() for _ in batch.ids]
+        rows = [row for row, length in enumerate(batch.audio_lengths.tolist()) if length > 0]
+        if rows:
+            readable = batch.select(rows)
+            decoding = Decoding(num_beams, self.max_new_tokens, self.tokens_per_second, self.extra_tokens)
+            decoded = self.decoder.generate(self.speech(readable), readable, decoding)
+            for row, hypothesis in zip(rows, decoded, strict=True):
+                hypotheses[row] = hypothesis
+        return hypotheses
+
+    # A trained model in a notebook
+
+    @classmethod
+    def load(cls, run: str | Path, device: str | torch.device | None = None) -> Self:
+        """Load a trained model.
+
+        Args:
+            run: Run folder (the best checkpoint by validation, else the last one) or checkpoint file.
+            device: Where to put it; a GPU where there is one.
+
+        Raises:
+            UserError: If there is no checkpoint, or it is not one of this class.
+        """
+        checkpoint = read_checkpoint(find_checkpoint(run))
+        options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+        if "tokenizer" in checkpoint:
+            options["decoder"] = {**options["decoder"], "tokenizer": checkpoint["tokenizer"]}
+        model = cls(**options)
+        model.configure_model()
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"], strict=False)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return model.eval().to(device)
+
+    def transcribe(
+        self,
+        audio: Audio | Sequence[Audio],
+        source: str | None = None,
+        sampling_rate: int | None = None,
+        batch_seconds: float = 120.0,
+    ) -> list[str]:
+        """Transcribe audio in its own language.
+
+        Args:
+            audio: Paths of audio files (wav, flac, mp3, ogg; any rate and channel count), or arrays of samples; one or
+                several.
+            source: Language code of the speech; not needed where the model was trained on a single one.
+            sampling_rate: Rate of arrays in Hz; 16 kHz where not given.
+            batch_seconds: Seconds of audio decoded at once.
+
+        Returns:
+            One transcript an input, in order.
+
+        Raises:
+            UserError: If an input cannot be read, is too long, or the language is not known.
+        """
+        request = Request("asr", source, None, sampling_rate, batch_seconds)
+        return [hypothesis.transcript for hypothesis in answer(self, audio, request)]
+
+    def translate(
+        self,
+        audio: Audio | Sequence[Audio],
+        target: str,
+        source: str | None = None,
+        sampling_rate: int | None = None,
+        batch_seconds: float = 120.0,
+    ) -> list[str]:
+        """Translate speech into text of another language.
+
+        Args:
+            audio: As in :meth:`transcribe`.
+            target: Language code of the translation.
+            source: As in :meth:`transcribe`.
+            sampling_rate: As in :meth:`transcribe`.
+            batch_seconds: As in :meth:`transcribe`.
+
+        Returns:
+            One translation an input, in order.
+
+        Raises:
+            UserError: As :meth:`transcribe`.
+        """
+        request = Request("st", source, target, sampling_rate, batch_seconds)
+        return [hypothesis.translation for hypothesis in answer(self, audio, request)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the tokenizer beside random weights, which no name brings back."""
+        super().on_save_checkpoint(checkpoint)
+        if self.decoder.pretrained is None:
+            checkpoint["tokenizer"] = self.decoder.tokenizer_json()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the weights, and that a tokenizer read from a file is the one trained with.
+
+        Raises:
+            UserError: If the checkpoint is of another recipe or another tokenizer.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("tokenizer", self.decoder.tokenizer_json()) != self.decoder.tokenizer_json():
+            msg = (
+                f"The tokenizer '{self.specs['decoder'].get('tokenizer')}' is not the one that the checkpoint was "
+                f"trained with; its file has changed since."
+            )
+            raise UserError(msg)
