@@ -42,7 +42,7 @@ class LogMel(nn.Module):
         self.do_normalize = do_normalize
         # Not buffers: `Trainer(precision="bf16-true")` would round them, and the features with them.
         self._filters = torch.from_numpy(filters).float()
-        self._window = torch.hann_window(N_FFT)
+        self._window = torch.hann_window(N_FFT, dtype=torch.float32)
 
     def forward(self, audio: Tensor, audio_lengths: Tensor, mel_frames: int) -> Tensor:
         """Compute log-mel features.
