@@ -24,8 +24,8 @@ class SpeechDataset(Dataset[Batch]):
 
     Args:
         keep_unreadable: What becomes of a clip that cannot be read or is below 25 ms. True, for scoring: it stays with
-            a length of 0, so that it counts as an empty hypothesis, and is logged as a warning. False, for training: it is left out and named in
-            ``Batch.skipped``; a batch of nothing else has no rows.
+            a length of 0, so that it counts as an empty hypothesis, and a warning is logged. False, for training: it
+            is left out and named in ``Batch.skipped``; a batch of nothing else has no rows.
     """
 
     def __init__(self, keep_unreadable: bool) -> None:
