@@ -38,8 +38,8 @@ class TunableModule(nn.Module):
     pretrained: str | None
     tuning: str
 
-    def set_tuning(self, tuning: str) -> None:
-        """Freeze or unfreeze every weight.
+    def apply_tuning(self, tuning: str) -> None:
+        """Freeze every weight, or leave trainable what the library that built it does; constructors end with it.
 
         Args:
             tuning: One of :data:`TUNING_MODES`.
@@ -51,8 +51,9 @@ class TunableModule(nn.Module):
             msg = f"Unknown tuning '{tuning}'.{did_you_mean(tuning, TUNING_MODES)} Allowed: {', '.join(TUNING_MODES)}."
             raise UserError(msg)
         self.tuning = tuning
-        self.requires_grad_(tuning != "frozen")
-        self.train(self.training)
+        if self.frozen:
+            self.requires_grad_(False)
+            self.eval()
 
     @property
     def frozen(self) -> bool:

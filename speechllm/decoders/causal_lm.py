@@ -66,7 +66,6 @@ class CausalLM(Decoder):
             msg = "The decoder 'causal_lm' needs either `pretrained` (a checkpoint) or `config` (random weights)."
             raise UserError(msg)
         self.pretrained = pretrained
-        self.tuning = tuning
         self.tokenizer = load_tokenizer(tokenizer or pretrained or "bytes", revision)
         self.prompt = _build_prompt(self.tokenizer, prompt or {})
         if pretrained is not None:
@@ -77,7 +76,7 @@ class CausalLM(Decoder):
         self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
         self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
         self._set_generation_config()
-        self.set_tuning(tuning)
+        self.apply_tuning(tuning)
 
     def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:
         """Score target texts; see :meth:`Decoder.forward`.

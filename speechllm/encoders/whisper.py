@@ -134,14 +134,13 @@ class WhisperEncoder(Encoder):
             msg = f"`long_audio` must be 'error' or 'chunk', but is '{long_audio}'."
             raise UserError(msg)
         self.pretrained = pretrained
-        self.tuning = tuning
         self.pad_to_30s = pad_to_30s
         self.trim_to_speech = trim_to_speech
         self.encoder: Any = _load_encoder(pretrained, config, revision, parse_dtype(dtype))
         self.log_mel = LogMel(self.encoder.config.num_mel_bins, do_normalize)
         self.dim = self.encoder.config.d_model
         self.max_duration_s = WINDOW_S if long_audio == "error" else None
-        self.set_tuning(tuning)
+        self.apply_tuning(tuning)
 
     def output_lengths(self, audio_lengths: Tensor) -> Tensor:
         """Return ceil(samples / 160) mel frames halved by the strided convolution, window by window (spec §2.1)."""
