@@ -1,5 +1,7 @@
 """fit, validate, test and predict by LightningCLI, with run folders."""
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ CHECKPOINT_DEFAULTS = {
     "checkpoint.auto_insert_metric_name": False,
     "checkpoint.enable_version_counter": False,
 }
+EXPECTED_WARNINGS = (
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts stay there on purpose
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
+    r"The '\w+_dataloader' does not have many workers",  # tiny corpora need none
+)
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -74,6 +81,8 @@ class SpeechCLI(LightningCLI):
                 config.ckpt_path = str(_last_checkpoint(run_dir))
         else:
             config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
+        if self.subcommand == "test":
+            config.verbose = False  # the model prints its own table, with signatures
 
 
 def default_run_dir(config: Namespace) -> Path:
@@ -111,6 +120,8 @@ def run(command: str, arguments: list[str]) -> None:
         command: Which of them.
         arguments: The rest of the command line.
     """
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     SpeechCLI(
         SpeechToText,
         SpeechDataModule,
@@ -121,5 +132,6 @@ def run(command: str, arguments: list[str]) -> None:
         trainer_defaults={"use_distributed_sampler": False},
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "speechllm"},
-        args=[command, *arguments],
+        # LightningCLI warns where it is given arguments that stand in `sys.argv` too.
+        args=None if sys.argv[1:] == [command, *arguments] else [command, *arguments],
     )
