@@ -113,7 +113,7 @@ class CorpusDataModule(SpeechDataModule):
             UserError: If the manifest is absent, a row is wrong or nothing is left.
         """
         self.left_out = Counter()
-        durations_s = [cut.duration for cut in self._read_training(check=True)]
+        durations_s = [utterance.duration_s for utterance, _, _ in self._fit_to_train(check=True)]
         notes = "".join(f"; left out, {reason}: {count}" for reason, count in self.left_out.items())
         if not durations_s:
             msg = f"No row of '{self.manifest_dir}' is left to train on{notes}. Check `tasks` and the duration limits."
@@ -145,14 +145,17 @@ class CorpusDataModule(SpeechDataModule):
             raise UserError(msg)
         return rows
 
-    def _read_training(self, check: bool = False) -> Iterator[MonoCut]:
-        row = 0
+    def _read_training(self) -> Iterator[MonoCut]:
+        for row, (utterance, task, target) in enumerate(self._fit_to_train(check=False)):
+            yield row_cut(utterance, task, target, row)
+
+    def _fit_to_train(self, check: bool) -> Iterator[tuple[Utterance, str, str]]:
+        """Yield utterances with task and target language; with ``check``, check them and count what is left out."""
         for utterance in read_manifest(self.manifest_dir, "train", check):
             for task, target in self.rows_of(utterance):
                 reason = self._unfit(utterance, task, target)
                 if not reason:
-                    yield row_cut(utterance, task, target, row)
-                    row += 1
+                    yield utterance, task, target
                 elif check:
                     self.left_out[reason] += 1
 

@@ -1,16 +1,39 @@
 """Which rows make a batch: buckets of like duration for training, every row exactly once for scoring."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from lhotse import MonoCut
 from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset.sampling.base import TimeConstraint
 from torch.utils.data import Sampler
 
 from speechllm.data.rows import TrainingRows
 
 BUFFER_ROWS = 20_000
 """Rows held in memory, from which training batches are drawn at random."""
+
+
+@dataclass
+class BatchLimit(TimeConstraint):  # type: ignore[misc]
+    """A limit on batches that holds whatever comes next from their bucket.
+
+    lhotse's own closes a batch when one more row *of the longest length so far* would not fit, so that a longer row at
+    the end goes over the limit.
+
+    Attributes:
+        bounds_s: Upper bound in seconds of each bucket, in rising order.
+    """
+
+    bounds_s: tuple[float, ...] = ()
+
+    def close_to_exceeding(self) -> bool:
+        """Return whether a further row from the same bucket might not fit."""
+        bucket = min(bisect_right(self.bounds_s, self.longest_seen), len(self.bounds_s) - 1)
+        longest_s = self.bounds_s[bucket]
+        return bool(self.num_cuts >= self.max_cuts or (self.num_cuts + 1) * longest_s > self.max_duration)
 
 
 def training_sampler(
@@ -36,11 +59,12 @@ def training_sampler(
         rank: This process.
         world_size: Number of processes.
     """
+    bins = duration_bins(rows.durations_s, num_buckets)
+    limit = BatchLimit(batch_seconds, max_utterances, bounds_s=(*bins, max(*bins, *rows.durations_s)))
     return DynamicBucketingSampler(
         rows,
-        max_duration=batch_seconds,
-        max_cuts=max_utterances,
-        duration_bins=duration_bins(rows.durations_s, num_buckets),
+        constraint=limit,
+        duration_bins=bins,
         buffer_size=BUFFER_ROWS,
         shuffle=True,
         seed=seed,

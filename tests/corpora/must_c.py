@@ -16,9 +16,9 @@ TRAIN = [
     ("ted_2", 1.5, 5.0, "It runs past the end (of the talk).", "Über das Ende."),
 ]
 TEST = [
-    ("ted_9", 100.25 / 100, 0.4, "The second in the yaml’s order is later.", "Der erste."),
-    ("ted_9", 0.2, 0.3, "The last.", "Der zweite (Applaus)."),
-    ("ted_9", 0.95, 0.3, "String order would put me first.", "Der dritte."),
+    ("ted_9", 10.25 / 8, 0.4, "First in the yaml.", "Der erste."),
+    ("ted_9", 0.2, 0.3, "The second.", "Der zweite (Applaus)."),
+    ("ted_9", 0.95, 0.3, "The third.", "Der dritte."),
     ("ted_9", 9.5, 1.0, "Beyond the talk.", "Hinter dem Ende."),
     ("ted_9", 0.5, 0.0, "No length.", "Keine Länge."),
 ]

@@ -1,0 +1,48 @@
+"""``speechllm prepare``."""
+
+import pytest
+
+from speechllm.cli import main
+from speechllm.commands.prepare import CORPORA, prepare
+from speechllm.data import MustCDataModule
+from speechllm.errors import UserError
+from tests.corpora.covost2 import write_covost2
+from tests.corpora.must_c import write_must_c
+
+
+def test_must_c_from_the_shell(tmp_path, capsys):
+    root = write_must_c(tmp_path / "corpus", ("de", "fr"))
+    main(["prepare", "must_c", "--root", str(root), "--out", str(tmp_path / "out"), "--targets", "[de, fr]"])
+    table = capsys.readouterr().out
+    assert "train                  8      0.00         2" in table
+    assert "changed: clamped to the end of the talk: 4" in table
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "corpus.json",
+        "dev.jsonl.gz",
+        "train.jsonl.gz",
+        "tst-COMMON.jsonl.gz",
+        "tst-HE.jsonl.gz",
+    ]
+
+
+def test_manifests_go_where_recipes_look(tmp_path, capsys):
+    root = write_must_c(tmp_path)
+    prepare("must_c", root, targets=["de"])
+    capsys.readouterr()
+    datamodule = MustCDataModule(str(root), targets=["de"])
+    assert len(datamodule.train_rows()) == 4
+
+
+def test_covost2(tmp_path, capsys):
+    prepare("covost2", write_covost2(tmp_path), pairs=["en_de"])
+    assert "rejected: translation is empty or REMOVE: 2" in capsys.readouterr().out
+
+
+def test_wrong_calls(tmp_path):
+    assert {"must_c", "covost2"} <= CORPORA.keys()
+    with pytest.raises(UserError, match=r"Unknown corpus 'mustc'. Did you mean 'must_c'"):
+        prepare("mustc", tmp_path)
+    with pytest.raises(UserError, match=r"covost2 does not take --targets. It takes: --pairs"):
+        prepare("covost2", tmp_path, targets=["de"])
+    with pytest.raises(UserError, match="No MuST-C partition en-de"):
+        prepare("must_c", tmp_path)

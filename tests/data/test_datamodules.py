@@ -1,0 +1,259 @@
+"""Datamodules under Lightning: preparation, options, ranks, the command line's way of building them, mixtures."""
+
+from itertools import chain
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI
+
+import speechllm.data
+from speechllm.data import CoVoST2DataModule, MixtureDataModule, MustCDataModule, SpeechDataModule
+from speechllm.data.manifest import manifest_path
+from speechllm.errors import UserError
+from tests.corpora.covost2 import write_covost2
+from tests.corpora.must_c import write_must_c
+
+
+class Recorder(LightningModule):
+    """A model that only writes down the batches it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained, self.validated, self.tested = [], [], []
+
+    def training_step(self, batch, index):
+        self.trained.append((self.current_epoch, batch.rows))
+        return self.weight * batch.audio_lengths.sum()
+
+    def validation_step(self, batch, index):
+        self.validated += batch.rows
+
+    def test_step(self, batch, index):
+        self.tested += batch.rows
+
+    def predict_step(self, batch, index):
+        return batch.rows
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def must_c(tmp_path):
+    return write_must_c(tmp_path / "must_c", ("de", "fr"))
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    )
+
+
+def prepared(root, **options):
+    datamodule = MustCDataModule(str(root), **({"num_workers": 0} | options))
+    datamodule.prepare_data()
+    return datamodule
+
+
+def test_classes_come_by_name():
+    assert issubclass(CoVoST2DataModule, SpeechDataModule)
+    assert {"CoVoST2DataModule", "MixtureDataModule", "MustCDataModule"} <= set(speechllm.data.__all__)
+    with pytest.raises(AttributeError, match="Did you mean 'MustCDataModule'"):
+        _ = speechllm.data.MustcDataModule
+
+
+def test_second_preparation_finds_the_first(must_c, caplog):
+    datamodule = prepared(must_c)
+    before = manifest_path(datamodule.manifest_dir, "train").stat().st_mtime_ns
+    caplog.clear()
+    datamodule.prepare_data()
+    assert manifest_path(datamodule.manifest_dir, "train").stat().st_mtime_ns == before
+    assert not caplog.records
+
+    text = must_c / "en-de/data/train/txt/train.de"
+    text.write_text(text.read_text(encoding="utf-8").replace("Danke", "Vielen Dank"), encoding="utf-8")
+    datamodule.prepare_data()
+    assert "writing the manifests" in caplog.text
+    assert next(iter(datamodule.train_rows())).supervisions[0].custom["translation"]["de"].startswith("Vielen Dank")
+
+
+def test_selections_do_not_share_manifests(must_c):
+    folders = {
+        prepared(must_c, **options).manifest_dir
+        for options in ({}, {"targets": ["de", "fr"]}, {"clean_transcript": False}, {"version": "v2"})
+    }
+    assert len(folders) == 4
+    assert all(folder.parent == must_c / "manifests" for folder in folders)
+
+
+def test_manifests_may_stand_elsewhere(must_c, tmp_path):
+    datamodule = prepared(must_c, manifest_dir=str(tmp_path / "elsewhere"))
+    assert manifest_path(tmp_path / "elsewhere", "train").is_file()
+    assert not (must_c / "manifests").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="manifest_dir"):
+        prepared(must_c, manifest_dir=str(tmp_path / "file" / "x"))
+    assert len(datamodule.train_rows()) == 4
+
+
+def test_absent_corpus_and_absent_manifests(tmp_path):
+    datamodule = MustCDataModule(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"No MuST-C partition en-de in .*nowhere"):
+        datamodule.prepare_data()
+    with pytest.raises(UserError, match="No manifest of the split 'train'"):
+        datamodule.setup("fit")
+
+
+def test_training_limits_are_counted_and_spare_the_test_set(must_c):
+    datamodule = prepared(must_c, min_duration_s=0.6, max_duration_s=0.65)
+    with pytest.raises(UserError, match=r"left out, shorter than 0.6 s: 3; left out, longer than 0.65 s: 1"):
+        datamodule.train_rows()
+    datamodule.max_duration_s = 30.0
+    assert datamodule.train_rows().durations_s == [0.7]
+    assert len(datamodule.eval_rows("test")) == 5
+
+
+def test_validation_takes_a_fixed_evenly_spaced_subset(must_c):
+    assert [cut.id for cut in prepared(must_c, targets=["de", "fr"], max_val_utterances=2).eval_rows("dev")] == [
+        "en-de_ted_1_000000",
+        "en-fr_ted_1_000000",
+    ]
+    rows = prepared(must_c, targets=["de", "fr"], max_val_utterances=None).eval_rows("dev")
+    assert [cut.custom["row"] for cut in rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["ast"]}, "Unknown task 'ast'. Did you mean 'st'"),
+        ({"tasks": []}, "must not be empty"),
+        ({"batch_seconds": 0.0}, "`batch_seconds` must be above 0"),
+        ({"max_utterances": 0}, "`max_utterances` must be at least 1"),
+        ({"num_workers": -1}, "`num_workers` must be at least 0"),
+        ({"max_val_utterances": 0}, "`max_val_utterances` must be at least 1"),
+        ({"min_duration_s": 5.0, "max_duration_s": 2.0}, "`min_duration_s`"),
+    ],
+)
+def test_options_that_cannot_work(tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        MustCDataModule(str(tmp_path), **options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_trainer_fits_validates_tests_and_predicts(must_c, trainer, num_workers):
+    datamodule = MustCDataModule(
+        str(must_c), targets=["de", "fr"], tasks=["asr", "st"], max_utterances=2, num_workers=num_workers
+    )
+    model = Recorder()
+    trainer.fit(model, datamodule=datamodule)
+    epochs = [[rows for epoch, rows in model.trained if epoch == number] for number in (0, 1)]
+    assert [sorted(chain(*batches)) for batches in epochs] == [list(range(11))] * 2
+    assert epochs[0] != epochs[1]
+    assert sorted(set(model.validated)) == list(range(6))
+
+    trainer.test(model, datamodule=datamodule)
+    assert sorted(model.tested) == list(range(15))
+    predicted = trainer.predict(model, datamodule=datamodule)
+    assert sorted(chain(*predicted)) == list(range(15))
+
+
+def attach(datamodule, rank, world_size, use_distributed_sampler=False):
+    datamodule.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        limit_val_batches=1.0,
+        _accelerator_connector=SimpleNamespace(use_distributed_sampler=use_distributed_sampler),
+    )
+    return datamodule
+
+
+def test_ranks_share_training_and_test_rows_out(must_c):
+    trained, tested = [], []
+    for rank in range(2):
+        datamodule = attach(prepared(must_c, targets=["de", "fr"], max_utterances=2), rank, 2)
+        trained.append([batch.rows for batch in datamodule.train_dataloader()])
+        tested.append([batch.rows for batch in datamodule.test_dataloader()])
+    assert len(trained[0]) == len(trained[1])
+    assert sorted(chain(*trained[0], *trained[1])) == list(range(8))
+    assert sorted(chain(*tested[0], *tested[1])) == list(range(10))
+
+
+def test_trainer_that_would_replace_the_sampler(must_c):
+    datamodule = attach(prepared(must_c), 0, 2, use_distributed_sampler=True)
+    for dataloader in (datamodule.train_dataloader, datamodule.test_dataloader):
+        with pytest.raises(UserError, match="use_distributed_sampler: false"):
+            dataloader()
+    assert attach(datamodule, 0, 1, use_distributed_sampler=True).test_dataloader()
+
+
+def mixture(must_c, tmp_path, **options):
+    covost2 = write_covost2(tmp_path / "covost2")
+    parts = [
+        MustCDataModule(str(must_c), tasks=["asr", "st"], num_workers=0, batch_seconds=0.1),
+        CoVoST2DataModule(str(covost2), num_workers=0),
+    ]
+    return MixtureDataModule(parts, num_workers=0, **options)
+
+
+def test_mixture_has_all_rows_of_its_parts(must_c, tmp_path, trainer):
+    datamodule = mixture(must_c, tmp_path)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    batches = list(datamodule.train_dataloader())
+    assert sorted(name for batch in batches for name in batch.corpora) == ["covost2"] * 3 + ["must_c"] * 7
+    assert max(len(batch) for batch in batches) > 1  # the mixture's own batch_seconds, not the part's
+
+    found = {}
+    for batch in datamodule.test_dataloader():
+        found |= dict(zip(batch.rows, batch.corpora, strict=True))
+    assert [found[row] for row in range(13)] == ["must_c.tst-COMMON"] * 10 + ["covost2"] * 3
+    model = Recorder()
+    trainer.fit(model, datamodule=datamodule)
+    assert sorted(chain(*(rows for epoch, rows in model.trained if epoch == 1))) == list(range(10))
+
+
+def test_mixture_needs_parts():
+    with pytest.raises(UserError, match="at least one datamodule"):
+        MixtureDataModule([])
+
+
+def cli(args):
+    return LightningCLI(
+        Recorder, SpeechDataModule, subclass_mode_data=True, subclass_mode_model=False, run=False, args=args
+    ).datamodule
+
+
+def test_recipes_name_datamodules_by_their_bare_names(must_c, tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(
+        "data:\n  class_path: MixtureDataModule\n  init_args:\n    seed: 7\n    parts:\n"
+        "      - class_path: MustCDataModule\n"
+        f"        init_args: {{root: {must_c}, targets: [de, fr], max_duration_s: 20}}\n"
+        f"      - class_path: CoVoST2DataModule\n        init_args: {{root: {tmp_path}, pairs: [en_de]}}\n"
+    )
+    datamodule = cli(["--config", str(config), "--data.init_args.batch_seconds", "80"])
+    assert isinstance(datamodule, MixtureDataModule)
+    assert (datamodule.seed, datamodule.batch_seconds) == (7, 80.0)
+    assert [type(part).__name__ for part in datamodule.parts] == ["MustCDataModule", "CoVoST2DataModule"]
+    assert datamodule.parts[0].max_duration_s == 20
+
+
+def test_help_shows_the_options_of_a_datamodule(capsys):
+    with pytest.raises(SystemExit):
+        cli(["--data.help", "MustCDataModule"])
+    text = capsys.readouterr().out
+    for option in ("root", "targets", "manifest_dir", "batch_seconds", "max_val_utterances", "eval_batch_seconds"):
+        assert f"--data.init_args.{option}" in text or f"--data.{option}" in text or f"{option} " in text
+    assert "Largest size of a training batch in seconds" in text
+    assert "default_manifest_dir" not in text
