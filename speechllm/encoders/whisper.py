@@ -141,6 +141,7 @@ class WhisperEncoder(Encoder):
         self.dim = self.encoder.config.d_model
         self.max_duration_s = WINDOW_S if long_audio == "error" else None
         self.apply_tuning(tuning)
+        self.encoder.embed_positions.requires_grad_(False)  # sinusoids; loading a checkpoint forgets that they are fixed
 
     def output_lengths(self, audio_lengths: Tensor) -> Tensor:
         """Return ceil(samples / 160) mel frames halved by the strided convolution, window by window (spec §2.1)."""

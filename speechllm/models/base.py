@@ -183,7 +183,7 @@ class SpeechToText(LightningModule):
             msg = "Nothing is trained: every part is frozen. Set `tuning: full` on one, or use an adapter with weights."
             raise UserError(msg)
         total_steps = self.trainer.estimated_stepping_batches
-        if total_steps == float("inf"):
+        if not 1 <= total_steps < float("inf"):  # -1 where the data does not know its length
             msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
             raise UserError(msg)
         optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)

@@ -1,0 +1,235 @@
+"""Training: the token-weighted mean however a batch is cut up, auxiliary losses, the guard, the schedule."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechllm.adapters.conv import ConvAdapter
+from speechllm.errors import UserError
+from speechllm.models.gradients import scale_gradients
+from speechllm.models.schedule import warmup_cosine
+from speechllm.registry import ADAPTERS
+from tests.models.conftest import SPECS
+from tests.tiny import make_batch
+
+CUTS = {
+    "1 x 8": [[0, 1, 2, 3, 4, 5, 6, 7]],
+    "2 x 4": [[0, 1, 2, 3], [4, 5, 6, 7]],
+    "uneven": [[0], [1, 2, 3, 4, 5], [6, 7]],
+    "with an empty batch": [[0, 1, 2, 3, 4, 5], [], [6, 7]],
+}
+
+
+class LossyAdapter(ConvAdapter):
+    """A conv adapter with an auxiliary loss, known from the start, that depends on its weights."""
+
+    loss_weights = {"size": 0.3}
+
+    def forward(self, frames, targets=None):
+        output = super().forward(frames, targets)
+        if targets is not None:
+            output.losses["size"] = output.values.square().sum(dim=(1, 2)) / output.lengths
+        return output
+
+
+@pytest.fixture
+def lossy(monkeypatch):
+    monkeypatch.setitem(ADAPTERS._parts, "lossy", LossyAdapter)
+    return {"adapter": {**SPECS["adapter"], "name": "lossy"}}
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+def train(model, trainer, batches, as_loader, **options):
+    trainer(**options).fit(model, as_loader(batches))
+    return model
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_update_does_not_depend_on_how_a_batch_is_cut(cut, build, trainer, eight, as_loader, lossy):
+    """Accumulated micro-batches of any sizes give the gradients of the whole batch, auxiliary loss included."""
+    whole = build(**lossy)
+    whole.zero_grad()
+    losses = whole.losses(eight)
+    tokens = losses.target_lengths.float()
+    mean = (losses.llm.sum() + 0.3 * (losses.auxiliary["size"] * tokens).sum()) / tokens.sum()
+    mean.backward()
+    expected = {key: p.grad.clone() for key, p in whole.named_parameters() if p.grad is not None}
+
+    model = build(**lossy)
+    got = {}
+
+    def record(optimizer):
+        type(model).on_before_optimizer_step(model, optimizer)
+        got.update({key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None})
+
+    model.on_before_optimizer_step = record
+    batches = [eight.select(rows) for rows in CUTS[cut]]
+    train(model, trainer, batches, as_loader, accumulate_grad_batches=len(batches))
+    assert set(got) == set(expected)
+    for key, gradient in expected.items():
+        torch.testing.assert_close(got[key], gradient, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_window_cut_short_by_the_end_of_an_epoch_is_a_mean_too(build, trainer, eight, as_loader):
+    """Lightning divides by four batches where only one is left; the update is that of the one."""
+    short = train(build(), trainer, [eight], as_loader, accumulate_grad_batches=4, max_steps=-1, max_epochs=1)
+    full = train(build(), trainer, [eight], as_loader)
+    torch.testing.assert_close(weights(short), weights(full), rtol=0, atol=1e-6)
+
+
+def test_auxiliary_losses_are_logged_and_weighted(build, trainer, eight, as_loader, lossy):
+    model = build(**lossy, loss_weights={"size": 2.0})
+    fitted = trainer(log_every_n_steps=1)
+    fitted.fit(model, as_loader([eight]))
+    logged = fitted.callback_metrics
+    assert logged["train_loss_size"] > 0
+    torch.testing.assert_close(logged["train_loss"], logged["train_loss_llm"] + 2.0 * logged["train_loss_size"])
+    assert {"train_compression_ratio", "train_truncated_targets", "lr", "grad_norm"} <= set(logged)
+
+
+def test_an_auxiliary_loss_without_weight_is_an_error(build, eight, lossy, monkeypatch):
+    monkeypatch.setattr(LossyAdapter, "loss_weights", {})
+    model = build(**lossy)
+    with pytest.raises(UserError, match=r"'size' has no weight; give one in `loss_weights: \{size: …\}`"):
+        model._weighted_sum(model.losses(eight))
+
+
+@pytest.mark.loopback
+def test_two_processes_give_the_update_of_one(build, trainer, eight, as_loader, tmp_path):
+    """DDP over gloo, shares of different sizes, in processes of their own."""
+    script = Path(__file__).with_name("ddp_update.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path / "two.pt")], check=True, timeout=300)
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    one = weights(train(build(), trainer, [eight], as_loader))
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
+    assert (one - weights(build())).abs().max() > 1e-3, "the step must have changed something"
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(build, trainer, eight, as_loader):
+    model = build()
+    before = weights(model)
+    losses, poisoned = model.losses, []
+
+    def poison(batch):
+        result = losses(batch)
+        poisoned.append(len(batch))
+        if len(poisoned) == 2:
+            result.llm = result.llm * float("nan")
+        return result
+
+    model.losses = poison
+    snapshots = []
+    model.on_train_batch_start = lambda batch, index: snapshots.append(weights(model))
+    with pytest.warns(UserWarning, match=r"Step 1 skipped: its gradients are not finite \(1 so far\)"):
+        train(model, trainer, [eight] * 3, as_loader, max_steps=3)
+    assert len(poisoned) == 3
+    assert not torch.equal(snapshots[1], before)
+    assert torch.equal(snapshots[2], snapshots[1])
+    assert not torch.equal(weights(model), snapshots[2])
+    assert weights(model).isfinite().all()
+    assert model._skipped_steps == 1
+
+
+def test_training_stops_after_many_skipped_steps(build, trainer, eight, as_loader):
+    model = build()
+    losses = model.losses
+
+    def poison(batch):
+        result = losses(batch)
+        result.llm = result.llm * float("inf")
+        return result
+
+    model.losses = poison
+    with pytest.raises(UserError, match="20 steps in a row"), pytest.warns(UserWarning, match="skipped"):
+        train(model, trainer, [eight.select([0])] * 30, as_loader, max_steps=30)
+
+
+def test_scale_gradients_by_hand():
+    first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    first.grad, second.grad = torch.tensor([6.0]), torch.tensor([8.0])
+    assert scale_gradients([first, second, torch.nn.Parameter(torch.zeros(1))], torch.tensor(0.5)) == 5.0
+    assert (first.grad, second.grad) == (torch.tensor([3.0]), torch.tensor([4.0]))
+    second.grad = torch.tensor([float("inf")])
+    assert scale_gradients([first, second], torch.tensor(0.5)) is None
+    assert first.grad is second.grad is None
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [(0, 0), (420, 5e-5), (840, 1e-4), (7000, 8.783564e-5), (14_420, 5e-5), (21_000, 1.551381e-5), (28_000, 0)],
+)
+def test_schedule_golden(step, rate):
+    """Spec §15.1."""
+    assert 1e-4 * warmup_cosine(step, 840, 28_000) == pytest.approx(rate, abs=1e-11)
+    assert warmup_cosine(0, 0, 10) == 1
+
+
+def test_schedule_in_training(build, trainer, eight, as_loader):
+    model, rates = build(warmup_steps=2), []
+    model.on_train_batch_start = lambda batch, index: rates.append(model.optimizers().param_groups[0]["lr"])
+    train(model, trainer, [eight.select([0])] * 4, as_loader, max_steps=4)
+    assert rates == pytest.approx([0, 0.5e-2, 1e-2, 0.5e-2])
+
+
+def test_the_schedule_needs_an_end(build, trainer, eight):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from [eight] * 2
+
+    with pytest.raises(UserError, match=r"set `trainer\.max_steps`"):
+        trainer(max_steps=-1, max_epochs=2).fit(build(), torch.utils.data.DataLoader(Endless(), batch_size=None))
+
+
+def test_nothing_to_train(build, trainer, eight, as_loader):
+    model = build()
+    model.requires_grad_(False)
+    with pytest.raises(UserError, match="every part is frozen"):
+        trainer().fit(model, as_loader([eight]))
+
+
+def test_clips_left_out_are_reported(build, trainer, eight, as_loader):
+    batch = eight.select([0, 1])
+    batch.skipped = ["talk_7: empty", "talk_8: damaged"]
+    model = build()
+    with pytest.warns(UserWarning, match="Left out of training: talk_8: damaged"):
+        train(model, trainer, [batch], as_loader)
+    assert model._skipped_clips == 2
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "full"])
+@pytest.mark.parametrize("decoder", ["frozen", "full"])
+def test_frozen_weights_stay_bit_identical(encoder, decoder, build, trainer, eight, as_loader):
+    model = build(
+        encoder={**SPECS["encoder"], "tuning": encoder},
+        decoder={**SPECS["decoder"], "tuning": decoder},
+        weight_decay=0.1,
+    )
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    train(model, trainer, [eight] * 2, as_loader, max_steps=2)
+    modes = {"encoder": encoder, "decoder": decoder, "adapter": "full"}
+    changed = {part: False for part in modes}
+    for key, value in model.state_dict().items():
+        part = key.split(".")[0]
+        if not torch.equal(value, before[key]):
+            assert modes[part] == "full", f"{key} changed"
+            changed[part] = True
+    assert changed == {part: mode == "full" for part, mode in modes.items()}
+
+
+def test_overfitting_a_few_utterances(build, trainer, as_loader):
+    """The whole chain learns: four tones are told apart and spelled out."""
+    tones = [0.5 * torch.sin(torch.arange(8000) * 2 * torch.pi * hertz / 16_000) for hertz in (200, 500, 1200, 3000)]
+    batch = make_batch(tones)
+    batch.tasks, batch.transcripts = ["asr"] * 4, ["ab", "ba", "bb", "aa"]
+    model = build(
+        encoder={**SPECS["encoder"], "tuning": "full"}, decoder={**SPECS["decoder"], "tuning": "full"}, lr=3e-3
+    )
+    train(model, trainer, [batch], as_loader, max_steps=200, max_epochs=-1)
+    model.eval()
+    assert [hypothesis.transcript for hypothesis in model.decode(batch, 1)] == batch.transcripts
