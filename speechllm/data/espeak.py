@@ -6,8 +6,8 @@ different after another one. :func:`synthesize` therefore loads the library anew
 which depend on the arguments alone.
 
 The library is one per process and is not thread-safe: a lock lets one call run at a time. Nothing is kept between
-calls, so forked workers may call it freely. The C library's ``rand``, which some voices draw their breath noise from,
-is re-seeded by every call.
+calls, so forked workers may call it freely. The C library's ``rand``, which a few variants draw noise from, is
+re-seeded by every call.
 """
 
 import ctypes
@@ -134,6 +134,7 @@ def _fresh_library() -> Iterator[Any]:
         if rate != ENGINE_RATE:
             msg = f"espeak-ng answered {rate} to its initialisation; expected its sampling rate, {ENGINE_RATE} Hz."
             raise RuntimeError(msg)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of breath noise; the engine itself takes the time of day
         process.srand(1)
         yield library
     finally:
