@@ -10,6 +10,7 @@ from speechllm.errors import UserError, did_you_mean
 CORPORA = {
     "must_c": "MustCDataModule",
     "covost2": "CoVoST2DataModule",
+    "synthetic": "SyntheticDataModule",
 }
 """Datamodule of each corpus that can be prepared, in :mod:`speechllm.data`."""
 
@@ -30,11 +31,11 @@ def prepare(
     not given has the default of the corpus's datamodule.
 
     Args:
-        corpus: Corpus: must_c or covost2.
+        corpus: Corpus: must_c, covost2 or synthetic, which is written where it is absent.
         root: Folder of the corpus.
         out: Folder of the manifests; where recipes look for them, below ROOT/manifests, if not given.
         source: Language that is spoken (must_c).
-        targets: Languages of the translations (must_c).
+        targets: Languages of the translations (must_c, synthetic).
         pairs: Language pairs, such as en_de (covost2).
         version: Release of the corpus, such as v1 (must_c).
         clean_transcript: Whether to take annotations such as (Laughter) out of transcripts (must_c).
