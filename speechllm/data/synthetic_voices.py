@@ -85,7 +85,7 @@ def speak_talk(voice: Voice, texts: Sequence[str], generator: np.random.Generato
     for text in texts:
         pause = round(generator.uniform(*PAUSE_S) * SAMPLE_RATE)
         speech = _speak(voice, text, generator)
-        chunk = np.concatenate([np.zeros(pause, np.float32), speech, np.zeros(PAUSE_MARGIN, np.float32)])
+        chunk = np.pad(speech, (pause, 2 * PAUSE_MARGIN))  # so that the last segment ends before the talk does
         noise_rms = np.sqrt(np.mean(speech**2)) * 10 ** (-generator.uniform(*SIGNAL_TO_NOISE_DB) / 20)
         chunk += noise_rms * generator.standard_normal(len(chunk), dtype=np.float32)
         chunks.append(chunk)

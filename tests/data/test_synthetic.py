@@ -211,6 +211,8 @@ class TestDataModule:
         shutil.copytree(root, tmp_path / "copy")
         data = SyntheticDataModule(str(tmp_path / "copy"), **MODULE)
         data.prepare_data()
+        summary = json.loads((data.manifest_dir / "corpus.json").read_text())["splits"]
+        assert all(not split["changed"] and not split["rejected"] for split in summary.values())
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
         assert set(batch.tasks) == {"asr+st"}
