@@ -50,6 +50,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
+    # Before torch is loaded: threads that spin while they wait make a training step on a CPU five times slower as soon
+    # as a data worker or another program wants the same core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if command in TRAINER_COMMANDS:
         from speechllm.lightning_cli import run
 

@@ -141,7 +141,8 @@ class WhisperEncoder(Encoder):
         self.dim = self.encoder.config.d_model
         self.max_duration_s = WINDOW_S if long_audio == "error" else None
         self.apply_tuning(tuning)
-        self.encoder.embed_positions.requires_grad_(False)  # sinusoids; loading a checkpoint forgets that they are fixed
+        # Sinusoids are not learned; loading a checkpoint forgets that.
+        self.encoder.embed_positions.requires_grad_(False)
 
     def output_lengths(self, audio_lengths: Tensor) -> Tensor:
         """Return ceil(samples / 160) mel frames halved by the strided convolution, window by window (spec §2.1)."""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ CUTS = {
 class LossyAdapter(ConvAdapter):
     """A conv adapter with an auxiliary loss, known from the start, that depends on its weights."""
 
-    loss_weights = {"size": 0.3}
+    loss_weights: ClassVar[dict[str, float]] = {"size": 0.3}
 
     def forward(self, frames, targets=None):
         output = super().forward(frames, targets)
@@ -227,9 +228,9 @@ def test_overfitting_a_few_utterances(build, trainer, as_loader):
     tones = [0.5 * torch.sin(torch.arange(8000) * 2 * torch.pi * hertz / 16_000) for hertz in (200, 500, 1200, 3000)]
     batch = make_batch(tones)
     batch.tasks, batch.transcripts = ["asr"] * 4, ["ab", "ba", "bb", "aa"]
-    model = build(
-        encoder={**SPECS["encoder"], "tuning": "full"}, decoder={**SPECS["decoder"], "tuning": "full"}, lr=3e-3
-    )
-    train(model, trainer, [batch], as_loader, max_steps=200, max_epochs=-1)
+    encoder = {**SPECS["encoder"], "tuning": "full"}
+    decoder = {**SPECS["decoder"], "tuning": "full", "prompt": {"template": "{speech}"}}
+    model = build(encoder=encoder, decoder=decoder, lr=3e-3)
+    train(model, trainer, [batch], as_loader, max_steps=300, max_epochs=-1, gradient_clip_val=1.0)
     model.eval()
     assert [hypothesis.transcript for hypothesis in model.decode(batch, 1)] == batch.transcripts
