@@ -14,12 +14,12 @@ from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint
+from speechllm.models.last_checkpoint import LastCheckpoint
 
 CHECKPOINT_DEFAULTS = {
     "checkpoint.filename": "best",
     "checkpoint.monitor": "val_score",
     "checkpoint.mode": "max",
-    "checkpoint.save_last": True,
     "checkpoint.auto_insert_metric_name": False,
     "checkpoint.enable_version_counter": False,
 }
@@ -129,7 +129,7 @@ def run(command: str, arguments: list[str]) -> None:
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,
         # Our samplers share the data out between processes themselves.
-        trainer_defaults={"use_distributed_sampler": False},
+        trainer_defaults={"use_distributed_sampler": False, "callbacks": [LastCheckpoint()]},
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "speechllm"},
         # LightningCLI warns where it is given arguments that stand in `sys.argv` too.

@@ -25,23 +25,29 @@ EMPTY = {"common_voice_en_5", "common_voice_en_9"}
 
 
 def write_covost2(
-    root: Path, targets: tuple[str, ...] = ("de",), scripted: bool = False, sentences: tuple[str, ...] = ("validated",)
+    root: Path,
+    targets: tuple[str, ...] = ("de",),
+    scripted: bool = False,
+    sentences: tuple[str, ...] = ("validated",),
+    source: str = "en",
 ) -> Path:
-    """Write the pairs en_<target> below ``root`` and return it.
+    """Write the pairs <source>_<target> below ``root`` and return it.
 
     ``scripted`` chooses the form of the release's script; ``sentences`` the Common Voice lists that get every sentence.
     """
-    folder = root / "en"
+    folder = root / source
     (folder / "clips").mkdir(parents=True)
-    for number, (clip, *_) in enumerate(ROWS):
+    table = [(clip.replace("_en_", f"_{source}_"), *rest) for clip, *rest in ROWS]
+    empty = {clip.replace("_en_", f"_{source}_") for clip in EMPTY}
+    for number, (clip, *_) in enumerate(table):
         path = folder / "clips" / f"{clip}.mp3"
-        if clip in EMPTY:
+        if clip in empty:
             path.touch()
         else:
             soundfile.write(path, tone(0.4 + 0.1 * number, 300.0, RATE), RATE, format="MP3")
     for target in targets:
-        rows = [(f"{clip}.mp3", sentence, _translation(text, target), split) for clip, sentence, text, split in ROWS]
-        stem = f"covost_v2.en_{target}"
+        rows = [(f"{clip}.mp3", sentence, _translation(text, target), split) for clip, sentence, text, split in table]
+        stem = f"covost_v2.{source}_{target}"
         if scripted:
             for split in ("train", "dev", "test"):
                 chosen = [
@@ -56,7 +62,7 @@ def write_covost2(
             )
     for name in sentences if not scripted else ():
         header = ("client_id", "path", "sentence", "up_votes")
-        write_table(folder / f"{name}.tsv", header, [("speaker", f"{row[0]}.mp3", row[1], "2") for row in ROWS])
+        write_table(folder / f"{name}.tsv", header, [("speaker", f"{row[0]}.mp3", row[1], "2") for row in table])
     return root
 
 
