@@ -42,11 +42,19 @@ def main(args: Sequence[str] | None = None) -> None:
     command, rest = arguments[0], arguments[1:]
     try:
         _run(command, rest)
-    except UserError as error:
-        if os.environ.get("SPEECHLLM_TRACEBACK"):
+    except ValueError as error:
+        cause = _user_error(error)
+        if cause is None or os.environ.get("SPEECHLLM_TRACEBACK"):
             raise
-        print(f"speechllm {command}: error: {error}", file=sys.stderr)
+        print(f"speechllm {command}: error: {cause}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Return the user's error behind ``error``: jsonargparse wraps what the constructor of a model or corpus raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
 
 
 def _run(command: str, arguments: list[str]) -> None:

@@ -1,17 +1,19 @@
 """fit, validate, test and predict by LightningCLI, with run folders."""
 
+import inspect
+import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from jsonargparse import Namespace, dict_to_namespace
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from speechllm.data.base import SpeechDataModule
-from speechllm.errors import UserError
+from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint
 from speechllm.models.last_checkpoint import LastCheckpoint
@@ -38,7 +40,38 @@ class SaveRecipe(SaveConfigCallback):
         if stage == "fit" and not trainer.fast_dev_run and trainer.is_global_zero:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, folder / "config.yaml", overwrite=True, multifile=False)
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors name the option and its near match, without seventy lines of usage before them."""
+
+    def print_usage(self, file: Any = None) -> None:
+        """Print nothing; ``--help`` explains every option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with an error.
+
+        Raises:
+            UserError: If an option is unknown.
+        """
+        unknown = re.search(r"Option '([\w.]+)' is not accepted|unrecognized arguments: --([\w.]+)", message)
+        if unknown and self.exit_on_error:
+            name = unknown[1] or unknown[2]
+            msg = f"Unknown option '{name}'.{did_you_mean(name, _options(self))} `--help` lists the options."
+            raise UserError(msg) from ex
+        super().error(message, ex)
+
+
+def _options(parser: LightningArgumentParser) -> set[str]:
+    """Return the names of all options: the parser's own, and those of models and datamodules."""
+    options = {name.lstrip("-") for action in parser._actions for name in action.option_strings}
+    classes = [SpeechToText, SpeechDataModule]
+    while classes:
+        current = classes.pop()
+        options |= set(inspect.signature(current).parameters)
+        classes += current.__subclasses__()
+    return options
 
 
 class SpeechCLI(LightningCLI):
@@ -72,9 +105,10 @@ class SpeechCLI(LightningCLI):
         config.trainer.default_root_dir = str(run_dir)
         config.checkpoint.dirpath = str(run_dir / "checkpoints")
         if config.trainer.logger is None:
-            options = {"save_dir": str(run_dir), "name": "", "version": "logs"}
-            logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": options}
-            config.trainer.logger = dict_to_namespace(logger)
+            options = Namespace(save_dir=str(run_dir), name="", version="logs")  # type: ignore[no-untyped-call]
+            config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
+                class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
+            )
         if self.subcommand == "fit":
             check_run_dir(run_dir, resumes=config.ckpt_path is not None, overwrite=config.overwrite)
             if config.ckpt_path == "last":
@@ -131,6 +165,7 @@ def run(command: str, arguments: list[str]) -> None:
         # Our samplers share the data out between processes themselves.
         trainer_defaults={"use_distributed_sampler": False, "callbacks": [LastCheckpoint()]},
         auto_configure_optimizers=False,
+        parser_class=Parser,
         parser_kwargs={"prog": "speechllm"},
         # LightningCLI warns where it is given arguments that stand in `sys.argv` too.
         args=None if sys.argv[1:] == [command, *arguments] else [command, *arguments],

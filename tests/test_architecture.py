@@ -17,7 +17,8 @@ BOTTOM = {"audio", "batch", "errors", "languages", "predictions", "registry", "r
 PARTS = {"adapters", "decoders", "encoders", "fusions", "metrics"}
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"commands", "models", "data"} | PARTS | BOTTOM,
+    "cli": {"lightning_cli", "commands", "models", "data"} | PARTS | BOTTOM,
+    "lightning_cli": {"models", "data"} | PARTS | BOTTOM,
     "commands": {"models", "data"} | PARTS | BOTTOM,
     "models": PARTS | BOTTOM,
     "data": BOTTOM,
@@ -28,7 +29,7 @@ MAY_IMPORT = {
 """Layers and what each may import beside itself. A new module at the top level must be given its place here."""
 
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
-MAY_IMPORT_LIGHTNING = {"cli", "commands", "models", "data"}
+MAY_IMPORT_LIGHTNING = {"cli", "lightning_cli", "commands", "models", "data"}
 HEAVY = {"lhotse", "torch", "torchaudio", "transformers"} | LIGHTNING
 LIGHT_TO_LOAD = {"__init__", "__main__", "cli", "commands"}
 FORBIDDEN_NAMES = re.compile(r"_*(utils?|helpers?|common)")

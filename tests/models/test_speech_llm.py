@@ -94,7 +94,7 @@ def test_lightnings_own_loading_works_too(trained, eight):
 
 
 def test_resuming_gives_the_weights_of_a_run_that_never_stopped(build, trainer, eight, as_loader, tmp_path):
-    """Weights, optimiser and schedule go on as they were; every batch is the same, so that their order plays no part."""
+    """Weights, optimiser and schedule go on as they were; all batches are the same, so that order plays no part."""
     batches = [eight] * 4
     whole = build(warmup_steps=1)
     saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)

@@ -1,0 +1,207 @@
+"""The command line: fast help, one door, flags that beat checkpoints, run folders, clear lines for wrong input."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from speechllm.cli import COMMANDS, main
+from speechllm.models import SpeechLLM
+from tests.corpora.must_c import write_must_c
+from tests.tiny import noise
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {
+    "encoder": yaml.safe_load((ROOT / "tests/conf/quickstart.yaml").read_text())["model"]["init_args"]["encoder"],
+    "adapter": {"name": "conv", "dim": 16, "heads": 2, "layers": 2},
+    "decoder": {
+        "name": "causal_lm",
+        "config": {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2, "num_key_value_heads": 2},
+    },
+    "max_new_tokens": 4,
+}
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """Write a tiny recipe and corpus, and go there."""
+    monkeypatch.chdir(tmp_path)
+    write_must_c(Path("corpus"))
+    data = {"root": "corpus", "tasks": ["asr+st"], "num_workers": 0, "num_buckets": 1}
+    write_recipe(
+        {"class_path": "SpeechLLM", "init_args": TINY},
+        {"class_path": "MustCDataModule", "init_args": data},
+        {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False, "val_check_interval": 1},
+    )
+    return tmp_path
+
+
+def write_recipe(model, data, trainer):
+    Path("tiny.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+
+
+def fails(capsys, *args):
+    """Run a command that a user got wrong; return the one line it prints."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(list(args))
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
+def test_help_is_fast_and_light():
+    """Neither torch nor Lightning nor transformers is loaded for it."""
+    code = (
+        "import sys; from speechllm.cli import main; main(['--help']); "
+        "heavy = {'torch', 'lightning', 'transformers', 'lhotse', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    start_s = time.perf_counter()
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert time.perf_counter() - start_s < 2
+    for command, summary in COMMANDS.items():
+        assert f"  {command}" in printed
+        assert summary in printed
+
+
+def test_python_m_and_version():
+    done = subprocess.run([sys.executable, "-m", "speechllm", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("speechllm 0.")
+
+
+@pytest.mark.parametrize("command", ["prepare", "transcribe"])
+def test_help_of_a_command_answers_in_two_seconds(command):
+    start_s = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "speechllm", command, "--help"], check=True, capture_output=True, text=True
+    )
+    assert time.perf_counter() - start_s < 2
+    assert "(required" in done.stdout
+
+
+def test_nothing_prints_the_help(capsys):
+    main([])
+    assert "usage: speechllm COMMAND" in capsys.readouterr().out
+
+
+def test_unknown_command(capsys):
+    assert "Unknown command. Did you mean 'transcribe'?" in fails(capsys, "trancribe")
+
+
+def test_flags_and_recipe_beat_the_checkpoint(recipe, monkeypatch):
+    """Lightning would let the hyperparameters stored in the checkpoint overrule both, silently."""
+    main(["fit", "--config", "tiny.yaml"])
+    checkpoint = "runs/tiny/checkpoints/last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["hyper_parameters"]["num_beams"] == 1
+    seen = []
+    decode = SpeechLLM.decode
+    monkeypatch.setattr(
+        SpeechLLM, "decode", lambda self, batch, beams: seen.append(beams) or decode(self, batch, beams)
+    )
+    main(["test", "--config", "tiny.yaml", "--ckpt_path", checkpoint, "--model.num_beams", "3"])
+    assert set(seen) == {3}
+    changed = yaml.safe_load(Path("tiny.yaml").read_text())
+    changed["model"]["init_args"]["num_beams"] = 2
+    Path("tiny.yaml").write_text(yaml.safe_dump(changed))
+    seen.clear()
+    main(["test", "--config", "tiny.yaml", "--ckpt_path", checkpoint])
+    assert set(seen) == {2}
+
+
+def test_options_of_a_part_from_the_shell(recipe):
+    main(["fit", "--config", "tiny.yaml", "--model.adapter.layers", "0", "--run_dir", "runs/flags"])
+    hyper_parameters = torch.load("runs/flags/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+    assert hyper_parameters["adapter"] == {**TINY["adapter"], "layers": 0}
+
+
+def test_run_folders(recipe, capsys):
+    main(["fit", "--config", "tiny.yaml"])
+    assert {path.name for path in Path("runs/tiny").iterdir()} == {"checkpoints", "config.yaml", "logs"}
+    message = fails(capsys, "fit", "--config", "tiny.yaml")
+    assert "'runs/tiny' already holds checkpoints. Resume with `--ckpt_path last`" in message
+    main(["fit", "--config", "tiny.yaml", "--ckpt_path", "last", "--trainer.max_steps", "2"])
+    assert torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    main(["fit", "--config", "tiny.yaml", "--overwrite", "true"])
+    assert torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+    main(["validate", "--config", "tiny.yaml"])
+    main(["test", "--config", "runs/tiny/config.yaml", "--run_dir", "runs/tiny"])
+    assert Path("runs/tiny/test/report.txt").read_text().startswith("metric")
+    assert "nothing to resume" in fails(capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last")
+
+
+def test_last_checkpoint_is_the_newest_whatever_its_score(recipe):
+    """Three validations: `last.ckpt` follows each of them, though the score cannot rise every time."""
+    flags = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "1", "--model.lr", "0"]
+    main(["fit", "--config", "tiny.yaml", *flags])
+    steps = {
+        name: torch.load(f"runs/tiny/checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    }
+    assert steps == {"best": 1, "last": 4}
+    assert not list(Path("runs/tiny/checkpoints").glob(".*"))
+
+
+def test_transcribe_gives_what_the_notebook_gives(recipe, capsys):
+    main(["fit", "--config", "tiny.yaml"])
+    for number, clip in enumerate(noise(8000, 12_000)):
+        soundfile.write(f"{number}.wav", clip.numpy(), 16_000, subtype="FLOAT")
+    model = SpeechLLM.load("runs/tiny", device="cpu")
+    expected = model.transcribe(["0.wav", "1.wav"])
+    capsys.readouterr()
+    main(["transcribe", "0.wav", "1.wav", "--model", "runs/tiny", "--device", "cpu"])
+    assert capsys.readouterr().out == "".join(f"{i}.wav\t{text}\n" for i, text in enumerate(expected))
+    main(["transcribe", "0.wav", "--model", "runs/tiny", "--translate_to", "de", "--device", "cpu"])
+    assert capsys.readouterr().out == f"{model.translate('0.wav', target='de')[0]}\n"
+    main(["transcribe", "0.wav", "--model", "runs/tiny", "--format", "jsonl", "--device", "cpu"])
+    assert yaml.safe_load(capsys.readouterr().out)["text"] == expected[0]
+
+
+def test_wrong_specs(recipe, capsys):
+    fit = ("fit", "--config", "tiny.yaml")
+    assert "Unknown adapter 'con'. Did you mean 'conv'?" in fails(capsys, *fit, "--model.adapter.name", "con")
+    assert "does not take 'kernel'. Did you mean 'kernel_size'?" in fails(capsys, *fit, "--model.adapter.kernel", "3")
+    assert "Unknown tuning 'lora'" in fails(capsys, *fit, "--model.encoder.tuning", "lora")
+    assert "'lrr'" in fails(capsys, *fit, "--model.lrr", "1") or "lrr" in fails(capsys, *fit, "--model.lrr", "1")
+
+
+def test_wrong_data(recipe, capsys):
+    fit = ("fit", "--config", "tiny.yaml")
+    assert "No MuST-C partition en-de in 'nowhere'" in fails(capsys, *fit, "--data.root", "nowhere")
+    assert "Unknown language 'ge'" in fails(capsys, *fit, "--data.targets", "[ge]").replace("unknown", "Unknown")
+    os.rename("corpus/en-de/data/train/wav/ted_1.wav", "corpus/gone.wav")
+    assert "ted_1.wav" in fails(capsys, *fit)
+
+
+def test_wrong_checkpoints(recipe, capsys):
+    test = ("test", "--config", "tiny.yaml")
+    assert "There is no trained model at 'runs/tiny'" in fails(capsys, *test)
+    main(["fit", "--config", "tiny.yaml"])
+    message = fails(capsys, *test, "--model.adapter.dim", "8")
+    assert "The checkpoint is of another recipe: shape: " in message
+    assert "adapter: checkpoint {name: conv, dim: 16" in message
+    Path("damaged.ckpt").write_bytes(Path("runs/tiny/checkpoints/last.ckpt").read_bytes()[:1000])
+    assert "damaged.ckpt' is not a readable checkpoint" in fails(capsys, *test, "--ckpt_path", "damaged.ckpt")
+
+
+def test_wrong_files_to_transcribe(recipe, capsys):
+    main(["fit", "--config", "tiny.yaml"])
+    Path("empty.wav").touch()
+    for name in ("empty.wav", "none.wav", "tiny.yaml"):
+        assert name in fails(capsys, "transcribe", name, "--model", "runs/tiny")
+    assert "Unknown language 'dee'" in fails(
+        capsys, "transcribe", "empty.wav", "--model", "runs/tiny", "--translate_to", "dee"
+    )
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(recipe, monkeypatch):
+    monkeypatch.setattr(SpeechLLM, "losses", lambda self, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit", "--config", "tiny.yaml"])

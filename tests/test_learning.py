@@ -1,0 +1,84 @@
+"""Learning on real speech: digits of speakers that training never heard. Minutes long; run with `-m slow`."""
+
+import csv
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from speechllm.audio import read_audio
+from speechllm.batch import Batch
+from speechllm.models import SpeechLLM
+from speechllm.models.evaluation import make_predictions, mean_by_metric, score
+
+STEPS = 700
+BATCH = 32
+CHANCE = 90.0  # one of ten digits guessed right
+
+
+def read_split(folder, split):
+    with (folder / "transcripts.tsv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row, read_audio(folder / row["audio"])) for row in rows if row["split"] == split]
+
+
+def collate(items):
+    rows, clips = zip(*items, strict=True)
+    size = len(rows)
+    return Batch(
+        audio=torch.nn.utils.rnn.pad_sequence(clips, batch_first=True),
+        audio_lengths=torch.tensor([len(clip) for clip in clips]),
+        ids=[row["id"] for row in rows],
+        tasks=["asr+st"] * size,
+        source_languages=["en"] * size,
+        target_languages=["de"] * size,
+        transcripts=[row["text"] for row in rows],
+        translations=[row["translation"] for row in rows],
+        corpora=["fsdd"] * size,
+        rows=list(range(size)),
+    )
+
+
+@pytest.mark.slow
+def test_digits_of_an_unseen_speaker(shared_data, tmp_path):
+    """FSDD: four speakers to train on, a fifth to test; transcript and German word in one decode."""
+    train, test = (read_split(shared_data / "fsdd", split) for split in ("train", "dev"))
+    assert (len(train), len(test)) == (2000, 500)
+    assert {row["speaker"] for row, _ in train}.isdisjoint({row["speaker"] for row, _ in test})
+    torch.manual_seed(0)
+    model = SpeechLLM(
+        encoder={
+            "name": "whisper",
+            "tuning": "full",
+            "config": {"d_model": 96, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 384}
+            | {"num_mel_bins": 80, "dropout": 0.1, "init_std": 0.05},
+        },
+        adapter={"name": "conv", "dim": 96, "heads": 4, "layers": 2},
+        decoder={
+            "name": "causal_lm",
+            "tuning": "full",
+            "prompt": {"template": "{speech}<|transcript|>"},
+            "config": {"model_type": "llama", "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2}
+            | {"num_attention_heads": 4, "num_key_value_heads": 4},
+        },
+        lr=1e-3,
+        weight_decay=0.05,
+        warmup_steps=50,
+        max_new_tokens=40,
+    )
+    loader = DataLoader(train, BATCH, shuffle=True, drop_last=True, collate_fn=collate)
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "default_root_dir": tmp_path}
+    Trainer(max_steps=STEPS, gradient_clip_val=1.0, **options).fit(model, loader)
+
+    model.eval()
+    predictions = []
+    for start in range(0, len(test), 100):
+        batch = collate(test[start : start + 100])
+        predictions += make_predictions(batch, model.decode(batch, 1), 0.0, "dev")
+    results = mean_by_metric(score(predictions, [{"name": "wer"}, {"name": "bleu"}, {"name": "chrf"}]))
+    translated = sum(p.hypothesis_translation == p.reference_translation for p in predictions)
+    print(json.dumps({**results, "translated_right_percent": 100 * translated / len(test)}))
+    assert results["wer"] < CHANCE / 2
+    assert 100 * translated / len(test) > 100 - CHANCE / 2
