@@ -97,14 +97,17 @@ class Registry(Generic[T]):
 
         Args:
             spec: Mapping with ``name`` and options.
-            builder_args: Arguments that the program passes, such as widths.
+            builder_args: Arguments that the program passes, such as widths; those that the part does not name are left
+                out.
 
         Raises:
             UserError: As :meth:`check`, or from the part's constructor about an option's value.
         """
         self.check(spec)
+        part = self.get(spec["name"])
         options = {key: value for key, value in spec.items() if key != "name"}
-        return self.get(spec["name"])(**options, **builder_args)
+        named = inspect.signature(part).parameters
+        return part(**options, **{key: value for key, value in builder_args.items() if key in named})
 
     def _example(self) -> str:
         return self.names()[0] if self._parts else "…"
@@ -112,6 +115,6 @@ class Registry(Generic[T]):
 
 ENCODERS: Registry[Any] = Registry("encoder")
 FUSIONS: Registry[Any] = Registry("fusion", builder_args=("in_dims",))
-ADAPTERS: Registry[Any] = Registry("adapter", builder_args=("in_dim", "out_dim"))
+ADAPTERS: Registry[Any] = Registry("adapter", builder_args=("in_dim", "out_dim", "vocab_size"))
 DECODERS: Registry[Any] = Registry("decoder")
 METRICS: Registry[Any] = Registry("metric", builder_args=("language",))

@@ -8,7 +8,11 @@ import re
 from collections.abc import Iterator
 
 from speechllm.data.sentence_patterns import PATTERNS, Sentence
+from speechllm.data.short_answers import SHORT_ANSWERS
 from speechllm.errors import UserError
+
+SHORT_SHARE = 0.3
+"""Share of the training utterances that are short answers."""
 
 
 def sentences(seed: int) -> Iterator[Sentence]:
@@ -32,7 +36,9 @@ def split_sentences(
 ) -> tuple[list[Sentence], list[Sentence], list[Sentence]]:
     """Return training, development and test sentences that share no sentence.
 
-    Every word of the development and test sentences occurs in the training sentences, in each language.
+    Three in ten of the training sentences are short answers, which repeat: there are few of them, and a model that
+    begins from nothing learns words from phrases before it learns where they stand in a sentence. All other sentences
+    are distinct. Every word of the development and test sentences occurs in the training sentences, in each language.
 
     Args:
         n_train: Number of training sentences.
@@ -45,7 +51,11 @@ def split_sentences(
             from, or too many sentences were asked for.
     """
     stream = sentences(seed)
-    train = [sentence for _, sentence in zip(range(n_train), stream, strict=False)]
+    n_short = round(SHORT_SHARE * n_train)
+    train = [sentence for _, sentence in zip(range(n_train - n_short), stream, strict=False)]
+    generator = random.Random(seed)
+    train += [generator.choice(SHORT_ANSWERS).draw(generator) for _ in range(n_short)]
+    generator.shuffle(train)
     known = {word for sentence in train for word in _words(sentence)}
     held_out: list[Sentence] = []
     passed = 0

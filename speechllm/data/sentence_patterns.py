@@ -138,7 +138,7 @@ _COUNTED_ACTIONS = [
 _GIFTS = [_actions(verb, verb.objects) for verb in lexicon.GIVING]
 _COUNTABLE = [name for name in lexicon.THINGS if name not in lexicon.UNCOUNTABLE]
 _SMALL = ("bag", "key", "book", "letter", "ticket", "hat", "coat", "umbrella", "cup", "bottle")
-_SMALL_THINGS = [
+SMALL_THINGS = [
     inflection.thing_phrase(name, adjective, nominative=True)
     for name in _SMALL
     for adjective in inflection.adjectives(name)
@@ -288,7 +288,7 @@ PATTERNS = [
         "{thing} est {spot}.",
         "{thing} está {spot}.",
         "{thing} è {spot}.",
-        thing=_SMALL_THINGS,
+        thing=SMALL_THINGS,
         spot=lexicon.SPOTS,
     ),
     _pattern(
@@ -297,7 +297,7 @@ PATTERNS = [
         "est-ce que {thing} est {spot}?",
         "¿está {thing} {spot}?",
         "{thing} è {spot}?",
-        thing=_SMALL_THINGS,
+        thing=SMALL_THINGS,
         spot=lexicon.SPOTS,
     ),
     _pattern(
@@ -306,7 +306,7 @@ PATTERNS = [
         "où est {thing}?",
         "¿dónde está {thing}?",
         "dov'è {thing}?",
-        thing=_SMALL_THINGS,
+        thing=SMALL_THINGS,
     ),
     _pattern(
         "{subject} {be} {place} {time}.",

@@ -57,10 +57,12 @@ class Decoder(TunableModule):
     Attributes:
         tiny: Options that build a random-weight decoder small enough for tests.
         dim: Width H of its embeddings.
+        vocab_size: Number of tokens V of its tokenizer.
     """
 
     tiny: ClassVar[dict[str, Any]]
     dim: int
+    vocab_size: int
 
     @abstractmethod
     def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:

@@ -73,6 +73,7 @@ class CausalLM(Decoder):
         else:
             self.llm = random_llm(config or {}, self.tokenizer, attn_implementation).to(parse_dtype(dtype))
         self.dim = self.llm.get_input_embeddings().weight.shape[1]
+        self.vocab_size = len(self.tokenizer)
         self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
         self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
         self._set_generation_config()

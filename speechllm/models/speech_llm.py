@@ -48,7 +48,12 @@ class SpeechLLM(SpeechToText):
             return
         self.encoder = ENCODERS.build(self.specs["encoder"])
         self.decoder = DECODERS.build(self.specs["decoder"])
-        self.adapter = ADAPTERS.build(self.specs["adapter"], in_dim=self.encoder.dim, out_dim=self.decoder.dim)
+        self.adapter = ADAPTERS.build(
+            self.specs["adapter"],
+            in_dim=self.encoder.dim,
+            out_dim=self.decoder.dim,
+            vocab_size=self.decoder.vocab_size,
+        )
 
     def on_fit_start(self) -> None:
         """Check that target-only loss fits this language model, before hours are spent on it."""
