@@ -58,9 +58,10 @@ def _user_error(error: BaseException | None) -> UserError | None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
-    # Before torch is loaded: threads that spin while they wait make a training step on a CPU five times slower as soon
-    # as a data worker or another program wants the same core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before torch is loaded: GNU's OpenMP lets idle threads spin for long, which makes a training step on a CPU five
+    # times slower as soon as a data worker or another program wants the same core.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if command in TRAINER_COMMANDS:
         from speechllm.lightning_cli import run
 
