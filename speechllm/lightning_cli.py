@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
-from speechllm.models.checkpoint import find_checkpoint
+from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
 from speechllm.models.last_checkpoint import LastCheckpoint
 
 CHECKPOINT_DEFAULTS = {
@@ -115,6 +115,8 @@ class SpeechCLI(LightningCLI):
                 config.ckpt_path = str(_last_checkpoint(run_dir))
         else:
             config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
+        if config.ckpt_path is not None:
+            read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
         if self.subcommand == "test":
             config.verbose = False  # the model prints its own table, with signatures
 

@@ -186,7 +186,8 @@ def test_wrong_checkpoints(recipe, capsys):
     main(["fit", "--config", "tiny.yaml"])
     message = fails(capsys, *test, "--model.adapter.dim", "8")
     assert "The checkpoint is of another recipe: shape: " in message
-    assert "adapter: checkpoint {name: conv, dim: 16" in message
+    assert "adapter: checkpoint {dim: 16, " in message
+    assert "recipe {dim: 8, " in message
     Path("damaged.ckpt").write_bytes(Path("runs/tiny/checkpoints/last.ckpt").read_bytes()[:1000])
     assert "damaged.ckpt' is not a readable checkpoint" in fails(capsys, *test, "--ckpt_path", "damaged.ckpt")
 

@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: If the file is not a checkpoint of this package.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for damaged and for foreign files
         msg = f"'{path}' is not a readable checkpoint: {str(error).splitlines()[0]}"
         raise UserError(msg) from error

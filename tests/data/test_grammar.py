@@ -9,6 +9,7 @@ import pytest
 from speechllm.data import grammar, inflection, lexicon
 from speechllm.data.lexicon import LANGUAGES
 from speechllm.data.sentence_patterns import PATTERNS
+from speechllm.data.short_answers import SHORT_ANSWERS
 from speechllm.errors import UserError
 
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
@@ -159,9 +160,19 @@ class TestSplit:
     def test_sizes_are_met_and_no_sentence_is_shared(self, sizes):
         splits = grammar.split_sentences(*sizes, seed=0)
         assert tuple(len(split) for split in splits) == sizes
-        for language in ("en", "de"):
-            together = [sentence[language] for split in splits for sentence in split]
-            assert language != "en" or len(set(together)) == sum(sizes)
+        train, *held_out = ([sentence["en"] for sentence in split] for split in splits)
+        assert len({*held_out[0], *held_out[1]}) == sizes[1] + sizes[2]
+        assert {*held_out[0], *held_out[1]}.isdisjoint(train)
+
+    def test_three_in_ten_training_sentences_are_short_answers_and_only_those_repeat(self):
+        """No short answer has a verb, and none is held out."""
+        train, dev, test = grammar.split_sentences(2000, 50, 50, seed=1)
+        short = {pattern_sentence["en"] for pattern in SHORT_ANSWERS for pattern_sentence in pattern.every()}
+        answers = [sentence["en"] for sentence in train if sentence["en"] in short]
+        others = [sentence["en"] for sentence in train if sentence["en"] not in short]
+        assert len(answers) == 600
+        assert len(set(others)) == len(others) == 1400
+        assert short.isdisjoint(sentence["en"] for sentence in (*dev, *test))
 
     def test_every_held_out_word_occurs_in_training(self):
         train, dev, test = grammar.split_sentences(300, 30, 30, seed=5)

@@ -77,8 +77,11 @@ class TestCorpus:
 
     def test_sentences_and_voices_are_held_out(self, root):
         rows = {split: list(segments(root, split)) for split in COUNTS}
-        sentences = [row[1] for split in rows.values() for row in split]
-        assert len(set(sentences)) == sum(COUNTS.values())
+        sentences = {split: [row[1] for row in rows[split]] for split in rows}
+        assert {split: len(texts) for split, texts in sentences.items()} == COUNTS
+        held_out = {*sentences["dev"], *sentences["tst-COMMON"]}
+        assert len(held_out) == COUNTS["dev"] + COUNTS["tst-COMMON"]
+        assert held_out.isdisjoint(sentences["train"])
         voices = {split: {row[0]["speaker_id"] for row in rows[split]} for split in rows}
         assert voices["train"].isdisjoint(voices["dev"] | voices["tst-COMMON"])
         assert voices["dev"].isdisjoint(voices["tst-COMMON"])
