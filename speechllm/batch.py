@@ -81,10 +81,32 @@ class Frames:
     Attributes:
         values: (B, F, E) float, exactly zero past each utterance's length.
         lengths: (B,) int64, at least 1.
+        ctc_logits: (B, F, C) float32, what a CTC head that came with the encoder says of each frame; None where the
+            encoder has none.
+        ctc_blank: Class of ``ctc_logits`` that is the blank.
     """
 
     values: Tensor
     lengths: Tensor
+    ctc_logits: Tensor | None = None
+    ctc_blank: int = 0
+
+
+@dataclass
+class Spans:
+    """Which encoder frames each speech position of one utterance stands for.
+
+    Attributes:
+        starts: (S,) float32, where each position begins, in frames from 0.
+        ends: (S,) float32, where it ends, in frames.
+        labels: Text that the adapter reads into each position, where it has one; a blank is the empty text.
+        weights: (F,) float32, what each frame adds to its position, where the adapter weighs frames.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    labels: list[str] | None = None
+    weights: Tensor | None = None
 
 
 @dataclass

@@ -115,6 +115,6 @@ class Registry(Generic[T]):
 
 ENCODERS: Registry[Any] = Registry("encoder")
 FUSIONS: Registry[Any] = Registry("fusion", builder_args=("in_dims",))
-ADAPTERS: Registry[Any] = Registry("adapter", builder_args=("in_dim", "out_dim", "vocab_size"))
+ADAPTERS: Registry[Any] = Registry("adapter", builder_args=("in_dim", "out_dim", "vocab_size", "frame_rate"))
 DECODERS: Registry[Any] = Registry("decoder")
 METRICS: Registry[Any] = Registry("metric", builder_args=("language",))

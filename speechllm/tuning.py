@@ -1,6 +1,6 @@
 """Which weights of a part are trained: the modes that encoders and decoders share."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -38,11 +38,12 @@ class TunableModule(nn.Module):
     pretrained: str | None
     tuning: str
 
-    def apply_tuning(self, tuning: str) -> None:
+    def apply_tuning(self, tuning: str, lora: dict[str, Any] | None = None) -> None:
         """Freeze every weight, or leave trainable what the library that built it does; constructors end with it.
 
         Args:
             tuning: One of :data:`TUNING_MODES`.
+            lora: Options of LoRA, for the modes that have it.
 
         Raises:
             UserError: If the mode is unknown.

@@ -25,7 +25,7 @@ def tiny_encoder(name="whisper", **options):
 def tiny_adapter(name, in_dim, out_dim, **options):
     """Build a registered adapter at its own tiny size, in evaluation mode."""
     spec = {"name": name, **ADAPTERS.get(name).tiny, **options}
-    return ADAPTERS.build(spec, in_dim=in_dim, out_dim=out_dim, vocab_size=262).eval()
+    return ADAPTERS.build(spec, in_dim=in_dim, out_dim=out_dim, vocab_size=262, frame_rate=50.0).eval()
 
 
 def tiny_decoder(family="llama", **options):

@@ -53,6 +53,7 @@ class SpeechLLM(SpeechToText):
             in_dim=self.encoder.dim,
             out_dim=self.decoder.dim,
             vocab_size=self.decoder.vocab_size,
+            frame_rate=self.encoder.frame_rate,
         )
 
     def on_fit_start(self) -> None:
@@ -77,7 +78,8 @@ class SpeechLLM(SpeechToText):
 
     def losses(self, batch: Batch) -> StepLosses:
         """Score target texts; see :meth:`SpeechToText.losses`."""
-        targets = [ids.to(self.device) for ids in self.decoder.transcript_ids(batch)]
+        ids = self.adapter.encode_targets(batch.transcripts) or self.decoder.transcript_ids(batch)
+        targets = [row.to(self.device) for row in ids]
         speech = self.speech(batch, targets)
         output = self.decoder(speech, batch)
         return StepLosses(output.losses, output.target_lengths, speech.losses, speech.stats | output.stats)
