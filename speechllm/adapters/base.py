@@ -13,9 +13,9 @@ class Adapter(nn.Module, ABC):
     """Turns encoder frames into speech embeddings of the LLM's width.
 
     A subclass registers itself in :data:`speechllm.registry.ADAPTERS` and takes ``in_dim`` and ``out_dim`` from the
-    builder, and where it needs them ``vocab_size`` (of the LLM) and ``frame_rate`` (of the encoder, in Hz). What it gives for an utterance depends on nothing but that utterance: it zeroes the padding before
-    every convolution and masks it in every attention (spec §0.2). An utterance of one frame or more gives at least one
-    position.
+    builder, and where it needs them ``vocab_size`` (of the LLM) and ``frame_rate`` (of the encoder, in Hz). What it
+    gives for an utterance depends on nothing but that utterance: it zeroes the padding before every convolution and
+    masks it in every attention (spec §0.2). An utterance of one frame or more gives at least one position.
 
     Attributes:
         tiny: Options that build the adapter small enough for tests.
