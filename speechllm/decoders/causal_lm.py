@@ -30,7 +30,8 @@ class CausalLM(Decoder):
         tokenizer: Where the tokenizer comes from, see :func:`speechllm.decoders.tokenizer.load_tokenizer`; the
             checkpoint's own where not given, ``bytes`` with random weights.
         revision: Git revision of the checkpoint.
-        tuning: ``frozen`` or ``full``.
+        tuning: One of :data:`speechllm.tuning.TUNING_MODES`.
+        lora: Options of LoRA for ``tuning: lora`` and ``qlora``, see :class:`speechllm.lora.LoraOptions`.
         dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
         prompt: Options of :class:`speechllm.decoders.prompt.Prompt`.
         max_length: Longest sequence of prompt, speech and answer, in positions; the model's own limit where smaller.
@@ -56,6 +57,7 @@ class CausalLM(Decoder):
         tokenizer: str | None = None,
         revision: str | None = None,
         tuning: str = "frozen",
+        lora: dict[str, Any] | None = None,
         dtype: str = "float32",
         prompt: dict[str, Any] | None = None,
         max_length: int = 2048,
@@ -77,7 +79,7 @@ class CausalLM(Decoder):
         self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
         self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
         self._set_generation_config()
-        self.apply_tuning(tuning)
+        self.apply_tuning(tuning, lora)
 
     def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:
         """Score target texts; see :meth:`Decoder.forward`.
