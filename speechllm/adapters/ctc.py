@@ -2,16 +2,16 @@
 
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
+from speechllm.adapters.ctc_loss import ctc_losses
+from speechllm.adapters.runs import STRATEGIES, pool_runs
 from speechllm.adapters.two_stage import TwoStageAdapter
 from speechllm.batch import AdapterOutput, lengths_to_mask
 from speechllm.errors import UserError
 from speechllm.registry import ADAPTERS
 
 # Shape legend beyond batch.py: D adapter width, R runs of equal labels, at most F.
-STRATEGIES = ("avg", "weighted", "softmax")
 
 
 @ADAPTERS.register("ctc")
@@ -78,73 +78,3 @@ class CTCAdapter(TwoStageAdapter):
         if targets is not None:
             losses["ctc"], stats["ctc_too_long"] = ctc_losses(log_probs, lengths, targets, self.blank)
         return AdapterOutput(pooled, out_lengths, losses, stats)
-
-
-def pool_runs(
-    values: Tensor,
-    lengths: Tensor,
-    labels: Tensor,
-    probabilities: Tensor,
-    strategy: str = "avg",
-    keep: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pool each run of equal labels into one vector, without a loop over time.
-
-    Args:
-        values: (B, F, D).
-        lengths: (B,) int64.
-        labels: (B, F) int64.
-        probabilities: (B, F) float32, of each frame's label.
-        strategy: One of :data:`STRATEGIES`.
-        keep: (B, F) bool, False at frames whose runs are dropped; None keeps all.
-
-    Returns:
-        Pooled (B, R, D), zero past each length; lengths (B,), at least 1; number of utterances of which nothing was
-        kept, and that became the mean of their frames.
-    """
-    size = labels.shape[1]
-    valid = lengths_to_mask(lengths, size)
-    starts = torch.ones_like(valid)
-    starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    used = valid if keep is None else valid & keep
-    nothing = ~used.any(dim=1)
-    used = torch.where(nothing[:, None], valid, used)
-    starts = torch.where(nothing[:, None], torch.arange(size, device=labels.device) == 0, starts & used)
-    runs = starts.long().cumsum(dim=1) - 1  # dropped runs share the number of the run before them, and weigh nothing
-    out_lengths = starts.sum(dim=1)
-    weights = {"avg": torch.ones_like(probabilities), "weighted": probabilities, "softmax": probabilities.exp()}[
-        strategy
-    ]
-    weights = torch.where(nothing[:, None], torch.ones_like(weights), weights) * used
-    runs = runs.clamp(min=0)
-    totals = torch.zeros_like(weights).scatter_add(1, runs, weights)
-    weights = (weights / totals.gather(1, runs).clamp(min=1e-20)).to(values.dtype)
-    pooled = torch.zeros_like(values).scatter_add(1, runs[..., None].expand_as(values), weights[..., None] * values)
-    return pooled[:, : int(out_lengths.max())], out_lengths, nothing.sum()
-
-
-def ctc_losses(log_probs: Tensor, lengths: Tensor, targets: list[Tensor], blank: int) -> tuple[Tensor, Tensor]:
-    """Return each utterance's CTC loss, divided by its target's length (spec §13.2).
-
-    Args:
-        log_probs: (B, F, V + 1) float32.
-        lengths: (B,) int64, frames.
-        targets: Token ids (U,) of each transcript; an empty one has a loss of 0.
-        blank: Id of the blank.
-
-    Returns:
-        Losses (B,) float32, 0 where no path fits the frames; the number of those utterances.
-    """
-    target_lengths = torch.tensor([len(target) for target in targets], device=log_probs.device)
-    repeats = torch.stack([(target[1:] == target[:-1]).sum() for target in targets])  # each needs a blank between
-    too_long = target_lengths + repeats.to(lengths.device) > lengths
-    losses = nn.functional.ctc_loss(
-        log_probs.transpose(0, 1),
-        torch.cat(targets),
-        lengths,
-        target_lengths,
-        blank,
-        reduction="none",
-        zero_infinity=True,
-    )
-    return losses.masked_fill(target_lengths == 0, 0) / target_lengths.clamp(min=1), too_long.sum()

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
-from speechllm.adapters.ctc import STRATEGIES, CTCAdapter, ctc_losses, pool_runs
+from speechllm.adapters.ctc import CTCAdapter
+from speechllm.adapters.ctc_loss import ctc_losses
+from speechllm.adapters.runs import STRATEGIES, pool_runs
 from speechllm.batch import Frames
 from speechllm.errors import UserError
 from tests.tiny import tiny_adapter
