@@ -59,7 +59,7 @@ def training_sampler(
         rank: This process.
         world_size: Number of processes.
     """
-    bins = duration_bins(rows.durations_s, num_buckets)
+    bins = duration_bins(rows.durations_s, num_buckets, batch_seconds, max_utterances)
     limit = BatchLimit(batch_seconds, max_utterances, bounds_s=(*bins, max(*bins, *rows.durations_s)))
     return DynamicBucketingSampler(
         rows,
@@ -73,16 +73,28 @@ def training_sampler(
     )
 
 
-def duration_bins(durations_s: list[float], num_buckets: int) -> list[float]:
-    """Return the bounds in seconds between buckets that hold about equally many seconds of audio.
+def duration_bins(durations_s: list[float], num_buckets: int, batch_seconds: float, max_utterances: int) -> list[float]:
+    """Return the bounds in seconds between buckets that give about equally many batches.
 
-    Fewer than ``num_buckets - 1`` bounds come back where durations repeat, and never none.
+    lhotse draws from every bucket equally often. Were a bucket of more batches than the others, the end of an epoch
+    would be made of its batches alone, and a model would forget utterances of other durations meanwhile.
+
+    Args:
+        durations_s: Duration of every row in seconds.
+        num_buckets: Number of buckets; fewer come back where durations repeat, and never one alone.
+        batch_seconds: Largest size of a batch in seconds.
+        max_utterances: Largest number of rows of a batch.
     """
     ordered = np.sort(np.asarray(durations_s, dtype=np.float64))
-    share = np.cumsum(ordered) / ordered.sum()
-    places = np.searchsorted(share, np.arange(1, num_buckets) / num_buckets, side="right")
-    bounds = np.unique(ordered[np.minimum(places, len(ordered) - 1)])
-    bounds = bounds[bounds > ordered[0]]
+    longest_s = ordered  # of the bucket that each row is in; unknown at first
+    bounds = np.empty(0)
+    for _ in range(10):
+        batches = 1 / np.clip(batch_seconds // longest_s, 1, max_utterances)  # what a row takes of a batch
+        share = np.cumsum(batches) / batches.sum()
+        places = np.searchsorted(share, np.arange(1, num_buckets) / num_buckets, side="right")
+        bounds = np.unique(ordered[np.minimum(places, len(ordered) - 1)])
+        bounds = bounds[bounds > ordered[0]]
+        longest_s = np.append(bounds, ordered[-1])[np.searchsorted(bounds, ordered, side="right")]
     return [float(bound) for bound in bounds] or [float(ordered[-1]) + 1.0]
 
 

@@ -70,10 +70,23 @@ def test_any_number_of_buckets_serves_any_number_of_rows(num_buckets):
     assert sorted(chain(*epoch_of(sampler_of(3, num_buckets=num_buckets)))) == ["u0", "u1", "u2"]
 
 
-def test_buckets_hold_equal_seconds():
-    assert duration_bins([1.0] * 4 + [2.0] * 2 + [4.0], 3) == [2.0, 4.0]
-    assert duration_bins([3.0] * 9, 5) == [4.0]
-    assert duration_bins([3.0], 1) == [4.0]
+def test_buckets_give_equally_many_batches():
+    durations_s = [1.0] * 6 + [2.0] * 3 + [3.0] * 3
+    assert duration_bins(durations_s, 2, batch_seconds=60.0, max_utterances=3) == [2.0]
+    assert duration_bins(durations_s, 4, batch_seconds=60.0, max_utterances=1) == [2.0, 3.0]
+    assert duration_bins([3.0] * 9, 5, 60.0, 16) == [4.0]
+    assert duration_bins([3.0], 1, 60.0, 16) == [4.0]
+
+
+@pytest.mark.parametrize(("batch_seconds", "max_utterances"), [(60.0, 100), (1000.0, 8)])
+def test_an_epoch_ends_as_it_began(batch_seconds, max_utterances):
+    """No part of an epoch has only short or only long utterances, whichever of the two limits closes a batch."""
+    lengths = {cut.id: cut.duration for cut in cuts(4000)}
+    sampler = sampler_of(4000, batch_seconds=batch_seconds, max_utterances=max_utterances)
+    means = [sum(lengths[name] for name in batch) / len(batch) for batch in epoch_of(sampler)]
+    fifth = len(means) // 5
+    parts = [sum(means[start : start + fifth]) / fifth for start in range(0, 5 * fifth, fifth)]
+    assert max(parts) < 1.25 * min(parts)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
