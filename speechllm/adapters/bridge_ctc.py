@@ -1,0 +1,86 @@
+"""CTC bridge of paper C: the encoder frames that a CTC head labels alike become one position (spec §10.2)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from speechllm.adapters.base import Adapter
+from speechllm.adapters.ctc_loss import ctc_losses
+from speechllm.adapters.ctc_vocabulary import CTCVocabulary
+from speechllm.adapters.runs import pool_runs
+from speechllm.batch import AdapterOutput, Frames, Spans, lengths_to_mask, zero_padding
+from speechllm.registry import ADAPTERS
+
+
+@ADAPTERS.register("bridge_ctc")
+class CTCBridgeAdapter(Adapter):
+    """A CTC head on the encoder's frames; the mean of each run of equal labels but blanks, and a linear layer.
+
+    The head learns the transcript, with the blank as an extra, last label. The means pass gradients on to the frames,
+    the choice of the runs does not. An utterance of nothing but blanks, as all are early in training, becomes the mean
+    of its frames and is counted as ``ctc_fallbacks``. The paper does not state the weight of the loss; 0.3 is common in
+    recognisers that train with CTC beside another loss (spec §10.2, §21).
+
+    Args:
+        in_dim: Encoder width E.
+        out_dim: LLM width H.
+        vocab_size: Vocabulary size V of the LLM's tokenizer.
+        vocabulary: What the head writes in: ``llm``, ``bytes``, ``characters`` or the path of a ``tokenizer.json``; see
+            :class:`speechllm.adapters.ctc_vocabulary.CTCVocabulary`.
+        alphabet: Characters of ``vocabulary: characters``.
+    """
+
+    tiny: ClassVar[dict[str, Any]] = {}
+    loss_weights: ClassVar[dict[str, float]] = {"ctc": 0.3}
+
+    def __init__(
+        self, in_dim: int, out_dim: int, vocab_size: int, vocabulary: str = "llm", alphabet: str | None = None
+    ) -> None:
+        super().__init__()
+        self.vocabulary = CTCVocabulary(vocabulary, alphabet, vocab_size)
+        self.blank = self.vocabulary.size
+        self.head = nn.Linear(in_dim, self.blank + 1)
+        self.projection = nn.Linear(in_dim, out_dim)
+
+    def output_lengths(self, lengths: Tensor) -> None:
+        """Return None: the number of runs depends on the frames."""
+        return
+
+    def encode_targets(self, transcripts: list[str]) -> list[Tensor] | None:
+        """Return transcripts in the head's vocabulary; None where that is the LLM's."""
+        return self.vocabulary.encode(transcripts)
+
+    def log_probs(self, values: Tensor) -> Tensor:
+        """Return what the head says of each frame (B, F, E): (B, F, labels + 1) float32, the blank last."""
+        log_probs: Tensor = self.head(values).float().log_softmax(dim=-1)
+        return log_probs
+
+    def forward(self, frames: Frames, targets: list[Tensor] | None = None) -> AdapterOutput:
+        """Adapt a batch, with targets also its loss ``ctc`` (B,); see :meth:`Adapter.forward`."""
+        lengths = frames.lengths
+        values = zero_padding(frames.values, lengths)
+        log_probs = self.log_probs(values)
+        best, labels = log_probs.detach().max(dim=-1)
+        pooled, out_lengths, fallbacks = pool_runs(values, lengths, labels, best.exp(), keep=labels != self.blank)
+        blanks = (labels == self.blank) & lengths_to_mask(lengths, labels.shape[1])
+        stats = {"ctc_blank_rate": blanks.sum() / lengths.sum(), "ctc_fallbacks": fallbacks}
+        losses = {}
+        if targets is not None:
+            losses["ctc"], stats["ctc_too_long"] = ctc_losses(log_probs, lengths, targets, self.blank)
+        return AdapterOutput(zero_padding(self.projection(pooled), out_lengths), out_lengths, losses, stats)
+
+    @torch.no_grad()
+    def spans(self, frames: Frames) -> list[Spans]:
+        """Return each run and what its label says; see :meth:`Adapter.spans`."""
+        found = []
+        best = self.log_probs(frames.values).argmax(dim=-1).cpu()
+        for row, length in zip(best, frames.lengths.tolist(), strict=True):
+            labels, counts = row[:length].unique_consecutive(return_counts=True)
+            ends = counts.cumsum(dim=0)
+            runs = torch.stack([labels, ends - counts, ends])[:, labels != self.blank]
+            if runs.shape[1] == 0:
+                runs = torch.tensor([[self.blank], [0], [length]])
+            labels, starts, ends = runs
+            found.append(Spans(starts.float(), ends.float(), self.vocabulary.text(labels.tolist())))
+        return found
