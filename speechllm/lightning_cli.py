@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
 from speechllm.models.last_checkpoint import LastCheckpoint
+from speechllm.recipe_files import resolve_recipes
 
 CHECKPOINT_DEFAULTS = {
     "checkpoint.filename": "best",
@@ -29,6 +29,7 @@ EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # frozen parts stay there on purpose
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
     r"The '\w+_dataloader' does not have many workers",  # tiny corpora need none
+    r"LightningCLI's args parameter is intended",  # recipes given by name are resolved before it parses
 )
 
 
@@ -169,6 +170,5 @@ def run(command: str, arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "speechllm"},
-        # LightningCLI warns where it is given arguments that stand in `sys.argv` too.
-        args=None if sys.argv[1:] == [command, *arguments] else [command, *arguments],
+        args=[command, *resolve_recipes(arguments)],
     )

@@ -13,7 +13,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "speechllm"
 
-BOTTOM = {"audio", "batch", "errors", "languages", "predictions", "registry", "report", "tuning"}
+BOTTOM = {
+    "audio",
+    "batch",
+    "errors",
+    "known_checkpoints",
+    "languages",
+    "predictions",
+    "recipe_files",
+    "registry",
+    "report",
+    "tuning",
+}
 PARTS = {"adapters", "decoders", "encoders", "fusions", "metrics"}
 MAY_IMPORT = {
     "__main__": {"cli"},

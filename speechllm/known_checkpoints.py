@@ -1,0 +1,127 @@
+"""Sizes of the checkpoints that the recipes name, so that a recipe's figures can be had without loading weights."""
+
+from typing import Any
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "openai/whisper-large-v3": {
+        "d_model": 1280,
+        "encoder_layers": 32,
+        "encoder_attention_heads": 20,
+        "encoder_ffn_dim": 5120,
+        "num_mel_bins": 128,
+    },
+    "openai/whisper-small": {
+        "d_model": 768,
+        "encoder_layers": 12,
+        "encoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "num_mel_bins": 80,
+    },
+    "facebook/seamless-m4t-v2-large": {
+        "hidden_size": 1024,
+        "speech_encoder_layers": 24,
+        "speech_encoder_attention_heads": 16,
+        "speech_encoder_intermediate_size": 4096,
+    },
+    "facebook/hubert-large-ls960-ft": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "conv_bias": True,
+        "vocab_size": 32,
+    },
+    "rinna/japanese-hubert-base": {},
+    "utter-project/mHuBERT-147": {},
+}
+"""Fields of each encoder's configuration that make its size; an empty one is the library's default, HuBERT-base."""
+
+LLMS: dict[str, dict[str, Any]] = {
+    "meta-llama/Llama-3.1-8B-Instruct": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+    "meta-llama/Llama-2-7b-hf": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+    },
+    "mistralai/Mistral-7B-Instruct-v0.3": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32768,
+    },
+    "mistralai/Mistral-7B-v0.1": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+    },
+    "google/gemma-7b": {
+        "model_type": "gemma",
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "vocab_size": 256000,
+    },
+    "google/gemma-2-9b": {
+        "model_type": "gemma2",
+        "hidden_size": 3584,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 42,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+        "vocab_size": 256000,
+    },
+    "rinna/japanese-gpt-neox-3.6b": {
+        "model_type": "gpt_neox",
+        "hidden_size": 2816,
+        "intermediate_size": 11264,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 22,
+        "vocab_size": 32000,
+    },
+    "Qwen/Qwen2.5-7B": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+        "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen2.5-1.5B": {
+        "model_type": "qwen2",
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+}
+"""Fields of each language model's configuration that make its size."""
