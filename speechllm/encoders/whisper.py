@@ -92,7 +92,8 @@ class WhisperEncoder(Encoder):
         pretrained: Checkpoint name or folder (``openai/whisper-large-v3``); None builds random weights from ``config``.
         config: Fields of ``transformers.WhisperConfig``, for random weights only.
         revision: Git revision of the checkpoint.
-        tuning: ``frozen`` or ``full``.
+        tuning: One of :data:`speechllm.tuning.TUNING_MODES`.
+        lora: Options of LoRA for ``tuning: lora`` and ``qlora``, see :class:`speechllm.lora.LoraOptions`.
         dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
         pad_to_30s: Pad every utterance with silence to 30 s and attend to it, as the stock model does; 1,500 frames.
         trim_to_speech: With ``pad_to_30s``, return only the frames of the utterance itself.
@@ -117,6 +118,7 @@ class WhisperEncoder(Encoder):
         config: dict[str, Any] | None = None,
         revision: str | None = None,
         tuning: str = "frozen",
+        lora: dict[str, Any] | None = None,
         dtype: str = "float32",
         pad_to_30s: bool = False,
         trim_to_speech: bool = False,
@@ -140,7 +142,7 @@ class WhisperEncoder(Encoder):
         self.log_mel = LogMel(self.encoder.config.num_mel_bins, do_normalize)
         self.dim = self.encoder.config.d_model
         self.max_duration_s = WINDOW_S if long_audio == "error" else None
-        self.apply_tuning(tuning)
+        self.apply_tuning(tuning, lora)
         # Sinusoids are not learned; loading a checkpoint forgets that.
         self.encoder.embed_positions.requires_grad_(False)
 
