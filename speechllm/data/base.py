@@ -75,6 +75,11 @@ class SpeechDataModule(LightningDataModule):
                 return
         self._eval_rows("dev" if stage in ("fit", "validate") else "test")
 
+    @property
+    def untranscribed(self) -> tuple[int, int]:
+        """Training rows without a transcript, and all of them; read by ``setup("fit")``."""
+        return (self._train.untranscribed, len(self._train)) if self._train else (0, 0)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of rows of like duration; call ``sampler.set_epoch`` outside of a trainer."""
         self._train = self._train or self.train_rows()

@@ -113,14 +113,17 @@ class CorpusDataModule(SpeechDataModule):
             UserError: If the manifest is absent, a row is wrong or nothing is left.
         """
         self.left_out = Counter()
-        durations_s = [utterance.duration_s for utterance, _, _ in self._fit_to_train(check=True)]
+        durations_s, untranscribed = [], 0
+        for utterance, _, _ in self._fit_to_train(check=True):
+            durations_s.append(utterance.duration_s)
+            untranscribed += not utterance.transcript.strip()
         notes = "".join(f"; left out, {reason}: {count}" for reason, count in self.left_out.items())
         if not durations_s:
             msg = f"No row of '{self.manifest_dir}' is left to train on{notes}. Check `tasks` and the duration limits."
             raise UserError(msg)
         hours = sum(durations_s) / 3600
         rank_zero_info(f"{self.corpus.name} train: {len(durations_s)} rows, {hours:.2f} h{notes}")
-        return TrainingRows(self._read_training, durations_s)
+        return TrainingRows(self._read_training, durations_s, untranscribed)
 
     def eval_rows(self, kind: str) -> list[MonoCut]:
         """Return the rows of ``"dev"`` (a fixed subset) or ``"test"`` (everything, in the corpus's order).

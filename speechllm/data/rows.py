@@ -45,10 +45,12 @@ class TrainingRows:
     Attributes:
         read: Yields the rows, the same ones in the same order at each call.
         durations_s: Duration of each row in seconds, in that order.
+        untranscribed: Number of rows without a transcript, from which an adapter's own loss learns nothing.
     """
 
     read: Callable[[], Iterator[MonoCut]]
     durations_s: list[float]
+    untranscribed: int = 0
 
     def __len__(self) -> int:
         return len(self.durations_s)
@@ -76,4 +78,5 @@ def interleave(parts: list[TrainingRows], seed: int) -> TrainingRows:
             yield cut
 
     durations = [iter(part.durations_s) for part in parts]
-    return TrainingRows(read, [next(durations[choice]) for choice in order()])
+    mixed = [next(durations[choice]) for choice in order()]
+    return TrainingRows(read, mixed, sum(part.untranscribed for part in parts))
