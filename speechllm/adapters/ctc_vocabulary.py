@@ -48,7 +48,7 @@ class CTCVocabulary:
         self.vocabulary = vocabulary
         self.alphabet = _check_alphabet(ALPHABET if alphabet is None else alphabet)
         self.dropped = 0
-        self._tokenizer: Any = None if vocabulary in VOCABULARIES else _read_tokenizer(Path(vocabulary))
+        self._tokenizer: Any = None
         if vocabulary == "llm":
             self.size = llm_vocab_size
         elif vocabulary == "bytes":
@@ -56,6 +56,7 @@ class CTCVocabulary:
         elif vocabulary == "characters":
             self.size = len(self.alphabet)
         else:
+            self._tokenizer = _read_tokenizer(Path(vocabulary))
             self.size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1  # ids may have gaps
 
     def encode(self, texts: list[str]) -> list[Tensor] | None:
@@ -79,6 +80,10 @@ class CTCVocabulary:
         if self.vocabulary == "llm":
             return None
         return ["" if label == self.size else self._text(label) for label in ids]
+
+    def stats(self) -> dict[str, Tensor]:
+        """Return how many characters the last transcripts lost, where the vocabulary can lose any."""
+        return {"ctc_dropped_characters": torch.tensor(self.dropped)} if self.vocabulary == "characters" else {}
 
     def _text(self, label: int) -> str:
         if self.vocabulary == "bytes":

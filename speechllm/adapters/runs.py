@@ -1,13 +1,97 @@
 """Runs of equally labelled frames become one position each, by weighted means (spec §6)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from speechllm.batch import lengths_to_mask
+from speechllm.batch import Spans, lengths_to_mask
 
 # Shape legend beyond batch.py: D width of what is pooled, R runs of equal labels, at most F.
 STRATEGIES = ("avg", "weighted", "softmax")
 """Weights of the frames of a run: equal, their label's probability, or the softmax of these probabilities."""
+
+
+@dataclass
+class Runs:
+    """Which position each frame goes to.
+
+    Attributes:
+        index: (B, F) int64, the run of each frame; without meaning where ``used`` is False.
+        used: (B, F) bool, False at padding and at frames whose run is dropped.
+        lengths: (B,) int64, number of runs, at least 1.
+        nothing_kept: (B,) bool, utterances whose every run would be dropped: all their frames become one position.
+        merged: (B,) int64, runs that were given up to keep within a limit.
+    """
+
+    index: Tensor
+    used: Tensor
+    lengths: Tensor
+    nothing_kept: Tensor
+    merged: Tensor
+
+
+def find_runs(labels: Tensor, lengths: Tensor, keep: Tensor | None = None, max_runs: int | None = None) -> Runs:
+    """Find runs of equal labels, without a loop over time.
+
+    Args:
+        labels: (B, F) int64.
+        lengths: (B,) int64, frames.
+        keep: (B, F) bool, False at frames whose runs are dropped; None keeps all.
+        max_runs: Most runs of an utterance. One with n times as many has each ceil(n) runs in a row merged into one;
+            None has no limit.
+    """
+    size = labels.shape[1]
+    valid = lengths_to_mask(lengths, size)
+    starts = torch.ones_like(valid)
+    starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    used = valid if keep is None else valid & keep
+    nothing_kept = ~used.any(dim=1)
+    used = torch.where(nothing_kept[:, None], valid, used)
+    starts = torch.where(nothing_kept[:, None], torch.arange(size, device=labels.device) == 0, starts & used)
+    index = (starts.long().cumsum(dim=1) - 1).clamp(min=0)
+    counts = starts.sum(dim=1)
+    if max_runs is None:
+        return Runs(index, used, counts, nothing_kept, torch.zeros_like(counts))
+    in_a_row = (counts - 1) // max_runs + 1
+    merged_counts = (counts - 1) // in_a_row + 1
+    return Runs(index // in_a_row[:, None], used, merged_counts, nothing_kept, counts - merged_counts)
+
+
+def weigh_frames(runs: Runs, probabilities: Tensor, strategy: str = "avg") -> Tensor:
+    """Return what each frame adds to its run's position.
+
+    Args:
+        runs: Of (B, F) frames.
+        probabilities: (B, F) float32, of each frame's own label, also where runs were merged.
+        strategy: One of :data:`STRATEGIES`; an utterance of which nothing is kept takes the plain mean.
+
+    Returns:
+        (B, F) float32 that sum to 1 over the frames of a run; 0 at frames that are not used.
+    """
+    equal = torch.ones_like(probabilities)
+    weights = {"avg": equal, "weighted": probabilities, "softmax": probabilities.exp()}[strategy]
+    weights = torch.where(runs.nothing_kept[:, None], equal, weights) * runs.used
+    totals = torch.zeros_like(weights).scatter_add(1, runs.index, weights)
+    return weights / totals.gather(1, runs.index).clamp(min=1e-20)
+
+
+def pool(values: Tensor, runs: Runs, weights: Tensor) -> Tensor:
+    """Return the weighted sum of each run's frames, summed in float32 or more.
+
+    Args:
+        values: (B, F, D).
+        runs: Of these frames.
+        weights: (B, F), from :func:`weigh_frames`.
+
+    Returns:
+        (B, R, D) in the format of ``values``, zero past each utterance's number of runs.
+    """
+    format_of_sum = torch.promote_types(values.dtype, torch.float32)
+    weighted = weights[..., None].to(format_of_sum) * values
+    pooled = torch.zeros_like(weighted).scatter_add(1, runs.index[..., None].expand_as(weighted), weighted)
+    return pooled[:, : int(runs.lengths.max())].to(values.dtype)
 
 
 def pool_runs(
@@ -32,22 +116,44 @@ def pool_runs(
         Pooled (B, R, D), zero past each length; lengths (B,), at least 1; number of utterances of which nothing was
         kept, and that became the mean of their frames.
     """
-    size = labels.shape[1]
-    valid = lengths_to_mask(lengths, size)
-    starts = torch.ones_like(valid)
-    starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
-    used = valid if keep is None else valid & keep
-    nothing = ~used.any(dim=1)
-    used = torch.where(nothing[:, None], valid, used)
-    starts = torch.where(nothing[:, None], torch.arange(size, device=labels.device) == 0, starts & used)
-    runs = starts.long().cumsum(dim=1) - 1  # dropped runs share the number of the run before them, and weigh nothing
-    out_lengths = starts.sum(dim=1)
-    weights = {"avg": torch.ones_like(probabilities), "weighted": probabilities, "softmax": probabilities.exp()}[
-        strategy
-    ]
-    weights = torch.where(nothing[:, None], torch.ones_like(weights), weights) * used
-    runs = runs.clamp(min=0)
-    totals = torch.zeros_like(weights).scatter_add(1, runs, weights)
-    weights = (weights / totals.gather(1, runs).clamp(min=1e-20)).to(values.dtype)
-    pooled = torch.zeros_like(values).scatter_add(1, runs[..., None].expand_as(values), weights[..., None] * values)
-    return pooled[:, : int(out_lengths.max())], out_lengths, nothing.sum()
+    runs = find_runs(labels, lengths, keep)
+    pooled = pool(values, runs, weigh_frames(runs, probabilities, strategy))
+    return pooled, runs.lengths, runs.nothing_kept.sum()
+
+
+def spans_of_runs(
+    runs: Runs,
+    lengths: Tensor,
+    labels: Tensor,
+    text: Callable[[list[int]], list[str] | None],
+    weights: Tensor | None = None,
+) -> list[Spans]:
+    """Return the frames of each run and the text of its label, an utterance each.
+
+    Args:
+        runs: Of (B, F) frames; where some were merged, their texts are joined.
+        lengths: (B,) int64, frames.
+        labels: (B, F) int64.
+        text: Gives the text of each label, or None where labels have none.
+        weights: (B, F), from :func:`weigh_frames`, where they are worth showing.
+    """
+    used, indices, labels = runs.used.cpu(), runs.index.cpu(), labels.cpu()
+    weights = None if weights is None else weights.cpu()
+    found = []
+    for row, length in enumerate(lengths.tolist()):
+        frames = used[row, :length].nonzero()[:, 0]
+        index = indices[row, frames]
+        counts = index.bincount()
+        last = counts.cumsum(dim=0) - 1
+        starts, ends = frames[last - counts + 1], frames[last] + 1
+        own = labels[row, frames]
+        first = torch.ones_like(frames, dtype=torch.bool)  # of each stretch of one label, also within merged runs
+        first[1:] = (own[1:] != own[:-1]) | (frames[1:] != frames[:-1] + 1)
+        pieces = text(own[first].tolist())
+        texts = None
+        if pieces is not None:
+            texts = [""] * len(counts)
+            for position, piece in zip(index[first].tolist(), pieces, strict=True):
+                texts[position] += piece
+        found.append(Spans(starts.float(), ends.float(), texts, None if weights is None else weights[row, :length]))
+    return found

@@ -8,7 +8,7 @@ import torch
 
 from speechllm.adapters.ctc import CTCAdapter
 from speechllm.adapters.ctc_loss import ctc_losses
-from speechllm.adapters.runs import STRATEGIES, pool_runs
+from speechllm.adapters.runs import STRATEGIES, find_runs, pool, pool_runs, weigh_frames
 from speechllm.batch import Frames
 from speechllm.errors import UserError
 from tests.tiny import tiny_adapter
@@ -19,7 +19,7 @@ PROBABILITIES = torch.tensor(
 FRAMES = torch.arange(1.0, 7.0)[None, :, None]
 
 
-def pool(strategy="avg", keep_blank=True, probabilities=PROBABILITIES):
+def pool_golden(strategy="avg", keep_blank=True, probabilities=PROBABILITIES):
     best, labels = probabilities[None].max(dim=-1)
     keep = None if keep_blank else labels != 0
     return pool_runs(FRAMES, torch.tensor([6]), labels, best, strategy, keep)
@@ -27,13 +27,13 @@ def pool(strategy="avg", keep_blank=True, probabilities=PROBABILITIES):
 
 @pytest.mark.parametrize(("strategy", "second"), [("avg", 2.5), ("weighted", 2.416667), ("softmax", 2.450166)])
 def test_golden_runs(strategy, second):
-    values, lengths, fallbacks = pool(strategy)
+    values, lengths, fallbacks = pool_golden(strategy)
     torch.testing.assert_close(values[0, :, 0], torch.tensor([1, second, 4, 5, 6]), rtol=0, atol=1e-6)
     assert (lengths.tolist(), int(fallbacks)) == ([5], 0)
 
 
 def test_golden_without_blanks():
-    values, lengths, fallbacks = pool(keep_blank=False)
+    values, lengths, fallbacks = pool_golden(keep_blank=False)
     assert values[0, :, 0].tolist() == [2.5, 5]
     assert (lengths.tolist(), int(fallbacks)) == ([2], 0)
 
@@ -42,7 +42,7 @@ def test_golden_without_blanks():
 def test_golden_of_blanks_alone(strategy):
     blank = torch.tensor([[0.8, 0.1, 0.1]]).repeat(6, 1)
     for keep_blank, fallbacks in ((True, 0), (False, 1)):
-        values, lengths, counted = pool(strategy, keep_blank, blank)
+        values, lengths, counted = pool_golden(strategy, keep_blank, blank)
         torch.testing.assert_close(values[0, :, 0], torch.tensor([3.5]))
         assert (lengths.tolist(), int(counted)) == ([1], fallbacks)
 
@@ -78,6 +78,63 @@ def test_gradient_of_the_pooled_frames_is_their_weight():
     pooled, *_ = pool_runs(values, torch.tensor([6]), labels, best)
     pooled.sum().backward()
     assert values.grad.flatten().tolist() == [1, 0.5, 0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradient_against_numerical_ones(strategy):
+    """In float64, over runs, a dropped run, and an utterance that falls back to its mean."""
+    labels = torch.tensor([[1, 1, 3, 2, 2, 2, 0], [3, 3, 3, 3, 0, 0, 0]])
+    runs = find_runs(labels, torch.tensor([6, 4]), keep=labels != 3)
+    weights = weigh_frames(runs, torch.rand(2, 7), strategy).double()
+    values = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: pool(values, runs, weights), (values,))
+
+
+def test_bfloat16_runs_are_summed_in_float32():
+    """A run of 1,000 frames: summed in bfloat16 its mean would stop growing."""
+    values = (torch.randn(1, 1000, 8) + 3).bfloat16()
+    runs = find_runs(torch.zeros(1, 1000, dtype=torch.int64), torch.tensor([1000]))
+    pooled = pool(values, runs, weigh_frames(runs, torch.ones(1, 1000)))
+    assert pooled.dtype == torch.bfloat16
+    torch.testing.assert_close(pooled.double(), values.double().mean(dim=1, keepdim=True), rtol=2**-8, atol=0)
+
+
+def test_detached_compression_leaves_the_first_layers_to_the_ctc_loss():
+    """Spec §6.6: the released code compresses without gradient."""
+    frames, targets = Frames(torch.randn(1, 9, 4), torch.tensor([9])), [torch.tensor([1])]
+    for detach in (False, True):
+        adapter = CTCAdapter(4, 4, vocab_size=5, layers=0, dim=4, heads=1, detach_compression=detach)
+        output = adapter(frames, targets)
+        output.values.sum().backward(retain_graph=True)
+        assert (adapter.in_proj[0].weight.grad is None) == detach
+        output.losses["ctc"].sum().backward()
+        assert adapter.in_proj[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("max_runs", "expected", "merged"),
+    [(5, [1, 2.5, 4, 5, 6], 0), (4, [2, 4.5, 6], 2), (3, [2, 4.5, 6], 2), (2, [2.5, 5.5], 3), (1, [3.5], 4)],
+)
+def test_runs_beyond_the_limit_are_merged(max_runs, expected, merged):
+    """Five runs of frames 1, 2–3, 4, 5, 6; the mean is that of the frames, not of the runs' means."""
+    runs = find_runs(PROBABILITIES[None].argmax(dim=-1), torch.tensor([6]), max_runs=max_runs)
+    pooled = pool(FRAMES, runs, weigh_frames(runs, torch.ones(1, 6)))
+    assert pooled[0, :, 0].tolist() == pytest.approx(expected)
+    assert (runs.lengths.tolist(), runs.merged.tolist()) == ([len(expected)], [merged])
+
+
+def test_limit_of_an_utterance_does_not_depend_on_its_batch_mates():
+    labels, lengths = torch.randint(0, 3, (6, 60)), torch.tensor([60, 1, 5, 30, 2, 44])
+    values, keep = torch.randn(6, 60, 3), labels != 0
+    together = find_runs(labels, lengths, keep, max_runs=7)
+    assert int(together.lengths.max()) <= 7
+    pooled = pool(values, together, weigh_frames(together, torch.ones(6, 60)))
+    for row, length in enumerate(lengths.tolist()):
+        own = slice(row, row + 1), slice(length)
+        alone = find_runs(labels[own], lengths[own[0]], keep[own], max_runs=7)
+        expected = pool(values[own], alone, weigh_frames(alone, torch.ones(1, length)))[0]
+        assert int(together.lengths[row]) == len(expected)
+        torch.testing.assert_close(pooled[row, : len(expected)], expected)
 
 
 def test_head_learns_from_the_ctc_loss_alone():
@@ -118,6 +175,53 @@ def test_parameters_of_table_ii():
     assert adapter.core_parameters() == 28_351_488 + 25_199_361
 
 
+def labelled(rows, blank, **options):
+    """Return an adapter whose head says what the frames, one-hot vectors of 5, spell."""
+    adapter = CTCAdapter(5, 4, vocab_size=27, layers=0, dim=5, heads=1, **options).eval()
+    adapter.in_proj = torch.nn.Identity()
+    torch.nn.init.zeros_(adapter.head.weight)
+    for column, label in enumerate((0, 1, 2, 3, blank)):
+        adapter.head.weight.data[label, column] = 9
+    lengths = torch.tensor([len(row) for row in rows])
+    columns = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    return adapter, Frames(torch.nn.functional.one_hot(columns, 5).float(), lengths)
+
+
+def test_spans_are_the_runs_with_their_texts():
+    adapter, frames = labelled([[0, 0, 4, 0, 1, 1], [4, 4]], 28, vocabulary="characters")
+    first, blanks = adapter.spans(frames)
+    assert (first.starts.tolist(), first.ends.tolist()) == ([0, 2, 3, 4], [2, 3, 4, 6])
+    assert first.labels == ["a", "", "a", "b"]
+    assert first.weights is None
+    assert (blanks.starts.tolist(), blanks.ends.tolist(), blanks.labels) == ([0], [2], [""])
+
+
+def test_spans_without_blanks_and_with_merged_runs():
+    options = {"vocabulary": "characters", "remove_blank": True, "max_out_len": 2, "strategy": "weighted"}
+    adapter, frames = labelled([[0, 0, 4, 0, 1, 4, 4], [4, 4]], 28, **options)
+    merged, fallback = adapter.spans(frames)
+    assert (merged.starts.tolist(), merged.ends.tolist()) == ([0, 4], [4, 5])
+    assert merged.labels == ["aa", "b"]
+    assert merged.weights.tolist() == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3, 1, 0, 0])
+    assert (fallback.starts.tolist(), fallback.ends.tolist(), fallback.labels) == ([0], [2], [""])
+    output = adapter(frames)
+    assert output.lengths.tolist() == [2, 1]
+    assert int(output.stats["ctc_merged"]) == 1
+
+
+def test_spans_have_no_texts_in_the_vocabulary_of_the_llm():
+    adapter, frames = labelled([[0, 0, 1]], 27)
+    assert [(span.labels, span.ends.tolist()) for span in adapter.spans(frames)] == [(None, [2, 3])]
+
+
+def test_targets_in_a_vocabulary_of_its_own():
+    adapter, frames = labelled([[0, 0, 4, 1]], 3, vocabulary="characters", alphabet="abc")
+    targets = adapter.encode_targets(["A - b!"])
+    assert [target.tolist() for target in targets] == [[0, 1]]
+    assert adapter.head.out_features == 4
+    assert int(adapter(frames, targets).stats["ctc_dropped_characters"]) == 2
+
+
 def test_stats_and_wrong_options():
     adapter = tiny_adapter("ctc", in_dim=4, out_dim=4, remove_blank=True)
     torch.nn.init.zeros_(adapter.head.weight)
@@ -128,3 +232,5 @@ def test_stats_and_wrong_options():
     assert int(output.stats["ctc_fallbacks"]) == 2
     with pytest.raises(UserError, match="`strategy` must be one of avg, weighted, softmax, but is 'mean'"):
         tiny_adapter("ctc", in_dim=4, out_dim=4, strategy="mean")
+    with pytest.raises(UserError, match="`max_out_len` must be 1 or more, or null for no limit, but is 0"):
+        tiny_adapter("ctc", in_dim=4, out_dim=4, max_out_len=0)
