@@ -54,7 +54,8 @@ class TunableModule(nn.Module):
             UserError: If the mode is unknown or not one for this class, or an option of LoRA is wrong.
         """
         if tuning not in TUNING_MODES:
-            msg = f"Unknown tuning '{tuning}'.{did_you_mean(tuning, TUNING_MODES)} Allowed: {', '.join(TUNING_MODES)}."
+            hint = did_you_mean(str(tuning), TUNING_MODES)
+            msg = f"Unknown tuning '{tuning}'.{hint} Allowed: {', '.join(TUNING_MODES)}."
             raise UserError(msg)
         if lora is not None and tuning not in LORA_MODES:
             msg = f"`lora` only means something with `tuning: lora` or `tuning: qlora`, not with `tuning: {tuning}`."

@@ -1,6 +1,6 @@
 """What a checkpoint holds of the weights, and what must be in it to be loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +8,37 @@ import torch
 from torch import Tensor, nn
 
 from speechllm.errors import UserError
+from speechllm.lora import LoraOptions
 from speechllm.tuning import TunableModule
 
 
 def saved_keys(model: nn.Module) -> set[str]:
     """Return the keys of the state dict that a checkpoint holds.
 
-    Weights that are frozen and have a name are left out, since that name brings them back. Frozen random weights have
-    none, and stay in.
+    Weights that are frozen and have a name are left out, since that name brings them back: the matrices of LoRA stay,
+    the weights below them go. Frozen random weights have no name, and stay in. A part inside a part, such as each of
+    two parallel encoders, is judged by itself.
     """
-    left_out: set[str] = set()
-    for name, part in model.named_children():
-        if not (isinstance(part, TunableModule) and part.pretrained is not None):
-            continue
-        trained = {key for key, parameter in part.named_parameters(remove_duplicate=False) if parameter.requires_grad}
-        buffers = set(dict(part.named_buffers())) if trained else set()
-        left_out |= {f"{name}.{key}" for key in part.state_dict() if key not in trained and key not in buffers}
-    return set(model.state_dict()) - left_out
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, TunableModule)}
+    trained = {key for key, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    saved = set()
+    for key in model.state_dict():
+        part = _innermost(parts, key)
+        fixed = part is not None and part.pretrained is not None and not (part.tuning == "full" and key in buffers)
+        if key in trained or not fixed:
+            saved.add(key)
+    return saved
+
+
+def _innermost(parts: Mapping[str, TunableModule], key: str) -> TunableModule | None:
+    """Return the part that a tensor belongs to, by the longest of their names."""
+    name = key
+    while "." in name:
+        name = name.rpartition(".")[0]
+        if name in parts:
+            return parts[name]
+    return None
 
 
 def trained_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,23 +71,49 @@ def check_state(model: nn.Module, checkpoint: Mapping[str, Any], specs: Mapping[
         for key, value in given.items()
         if key in own and own[key].shape != value.shape
     ]
-    if not (missing or unexpected or shapes):
-        return "loaded " + (_count(list(given)) or "no tensors")
     stored = checkpoint.get("hyper_parameters", {})
+    scales = lora_differences(given, stored, specs)
+    if not (missing or unexpected or shapes or scales):
+        return "loaded " + (count_by_part(given) or "no tensors")
     differences = [
         f"{part}: checkpoint {_plain(stored.get(part))}, recipe {_plain(spec)}"
         for part, spec in specs.items()
         if part in stored and _plain(stored.get(part)) != _plain(spec)
     ]
-    problems = [f"missing {_count(missing)}"] if missing else []
-    problems += [f"unknown {_count(unexpected)}"] if unexpected else []
+    problems = [f"missing {count_by_part(missing)}"] if missing else []
+    problems += [f"unknown {count_by_part(unexpected)}"] if unexpected else []
     problems += [f"shape: {shapes[0]}" + (f" and {len(shapes) - 1} more" if len(shapes) > 1 else "")] if shapes else []
+    problems += scales
     msg = (
         f"The checkpoint is of another recipe: {'; '.join(problems)}. "
         f"{'They differ in ' + '; '.join(differences) + '. ' if differences else ''}"
         f"Use the recipe it was trained with (`config.yaml` in its run folder), or another checkpoint."
     )
     raise UserError(msg)
+
+
+def lora_differences(given: Iterable[str], stored: Mapping[str, Any], specs: Mapping[str, Any]) -> list[str]:
+    """Return where the scale of LoRA, which no tensor holds, is not the one that its matrices were trained with.
+
+    Args:
+        given: Keys of a checkpoint's state dict.
+        stored: The checkpoint's specs by part.
+        specs: The recipe's specs by part.
+    """
+    differences = []
+    for part in {key.partition(".")[0] for key in given if ".lora_" in key} & set(stored) & set(specs):
+        pairs = zip(flat_specs(stored[part]), flat_specs(specs[part]), strict=False)
+        for before, now in pairs:
+            was, is_now = (LoraOptions.parse(spec.get("lora")).scaling for spec in (before, now))
+            if was != is_now:
+                differences.append(f"alpha / r of the {part}'s LoRA is {was:g} in the checkpoint and {is_now:g} here")
+    return differences
+
+
+def flat_specs(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a part's spec and those of the parts inside it, as a parallel encoder lists them."""
+    lists = [value for value in spec.values() if isinstance(value, list | tuple)]
+    return [spec, *(item for value in lists for item in value if isinstance(item, Mapping) and "name" in item)]
 
 
 def find_checkpoint(run: str | Path) -> Path:
@@ -114,8 +154,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _count(keys: list[str]) -> str:
-    """Return ``"12 of adapter, 3 of decoder"``."""
+def count_by_part(keys: Iterable[str]) -> str:
+    """Return how many tensors of each part there are, ``"12 of adapter, 3 of decoder"``."""
     parts: dict[str, int] = {}
     for key in keys:
         part = key.split(".")[0]

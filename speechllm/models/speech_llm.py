@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 import speechllm.adapters
@@ -14,8 +15,10 @@ from speechllm.batch import AdapterOutput, Batch, Hypothesis
 from speechllm.decoders.base import Decoding
 from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
-from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+from speechllm.models.checkpoint import find_checkpoint, read_checkpoint, saved_keys
 from speechllm.models.inference import Audio, Request, answer
+from speechllm.models.initial_weights import find_initial, load_initial
+from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 
 
@@ -29,17 +32,33 @@ class SpeechLLM(SpeechToText):
         encoder: Encoder spec, ``{name: whisper, pretrained: openai/whisper-large-v3}``.
         adapter: Adapter spec, ``{name: conv, layers: 4}``; widths are filled in.
         decoder: Decoder spec, ``{name: causal_lm, pretrained: …, tuning: frozen}``.
+        freeze: Modules that are not trained although they could be: ``[adapter]``, or a module inside a part such as
+            ``encoder.fusion``. Encoders and LLMs are frozen by their own ``tuning``.
+        init_from: Run folder or checkpoint of a run before this one, whose trained weights `fit` starts from where
+            their names are in this recipe too; several checkpoints are averaged. A resumed run does not look at it.
         **options: Options of :class:`speechllm.models.base.SpeechToText`.
     """
 
     def __init__(
-        self, encoder: dict[str, Any], adapter: dict[str, Any], decoder: dict[str, Any], **options: Any
+        self,
+        encoder: dict[str, Any],
+        adapter: dict[str, Any],
+        decoder: dict[str, Any],
+        freeze: Sequence[str] = (),
+        init_from: str | list[str] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         ENCODERS.check(encoder)
         ADAPTERS.check(adapter)
         DECODERS.check(decoder)
+        check_tuning(ENCODERS, encoder)
+        check_tuning(DECODERS, decoder)
         self.specs = {"encoder": encoder, "adapter": adapter, "decoder": decoder}
+        self.freeze_names = check_freeze(freeze)
+        self.init_from = init_from
+        self._has_trained_weights = False
+        self._changed_keys: set[str] = set()
         self.save_hyperparameters()
 
     def configure_model(self) -> None:
@@ -55,10 +74,40 @@ class SpeechLLM(SpeechToText):
             vocab_size=self.decoder.vocab_size,
             frame_rate=self.encoder.frame_rate,
         )
+        for module in frozen_modules(self, self.freeze_names):
+            module.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; what ``freeze`` names stays in evaluation mode."""
+        super().train(mode)
+        if "adapter" in dict(self.named_children()):
+            for module in frozen_modules(self, self.freeze_names):
+                module.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Check before anything is loaded that there is a run to start from.
+
+        Raises:
+            UserError: If there is none.
+        """
+        if stage == "fit" and self._starts_from_another_run():
+            find_initial(self.init_from or ())
 
     def on_fit_start(self) -> None:
-        """Check that target-only loss fits this language model, before hours are spent on it."""
+        """Load the weights to start from, and check that target-only loss fits this language model.
+
+        Raises:
+            UserError: If the weights do not fit this recipe, or the loss does not fit.
+        """
+        if self._starts_from_another_run():
+            report, self._changed_keys = load_initial(self, find_initial(self.init_from or ()), self.specs)
+            rank_zero_info(report)
         self.decoder.check_output_layer()
+
+    def _starts_from_another_run(self) -> bool:
+        """Return whether this is a new run with ``init_from``: neither resumed nor a loaded model trained on."""
+        return self.init_from is not None and self.trainer.ckpt_path is None and not self._has_trained_weights
 
     def speech(self, batch: Batch, targets: list[Tensor] | None = None) -> AdapterOutput:
         """Return the speech embeddings (B, S, H) of a batch.
@@ -180,8 +229,10 @@ class SpeechLLM(SpeechToText):
         return [hypothesis.translation for hypothesis in answer(self, audio, request)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the tokenizer beside random weights, which no name brings back."""
+        """Store what no name brings back: frozen weights from ``init_from``, and the tokenizer of random weights."""
+        state = checkpoint["state_dict"]
         super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] |= {key: state[key] for key in self._changed_keys}
         if self.decoder.pretrained is None:
             checkpoint["tokenizer"] = self.decoder.tokenizer_json()
 
@@ -192,6 +243,8 @@ class SpeechLLM(SpeechToText):
             UserError: If the checkpoint is of another recipe or another tokenizer.
         """
         super().on_load_checkpoint(checkpoint)
+        self._has_trained_weights = True
+        self._changed_keys = set(checkpoint["state_dict"]) - saved_keys(self)
         if checkpoint.get("tokenizer", self.decoder.tokenizer_json()) != self.decoder.tokenizer_json():
             msg = (
                 f"The tokenizer '{self.specs['decoder'].get('tokenizer')}' is not the one that the checkpoint was "
