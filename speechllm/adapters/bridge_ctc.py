@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from speechllm.adapters.base import Adapter
 from speechllm.adapters.ctc_loss import ctc_losses
 from speechllm.adapters.ctc_vocabulary import CTCVocabulary
-from speechllm.adapters.runs import pool_runs
+from speechllm.adapters.runs import Runs, find_runs, pool, spans_of_runs, weigh_frames
 from speechllm.batch import AdapterOutput, Frames, Spans, lengths_to_mask, zero_padding
 from speechllm.registry import ADAPTERS
 
@@ -28,7 +28,8 @@ class CTCBridgeAdapter(Adapter):
         vocab_size: Vocabulary size V of the LLM's tokenizer.
         vocabulary: What the head writes in: ``llm``, ``bytes``, ``characters`` or the path of a ``tokenizer.json``; see
             :class:`speechllm.adapters.ctc_vocabulary.CTCVocabulary`.
-        alphabet: Characters of ``vocabulary: characters``.
+        alphabet: Characters of ``vocabulary: characters``; lower-case Latin letters, apostrophe and space where not
+            given. Others are dropped from transcripts and counted as ``ctc_dropped_characters``.
     """
 
     tiny: ClassVar[dict[str, Any]] = {}
@@ -58,29 +59,25 @@ class CTCBridgeAdapter(Adapter):
 
     def forward(self, frames: Frames, targets: list[Tensor] | None = None) -> AdapterOutput:
         """Adapt a batch, with targets also its loss ``ctc`` (B,); see :meth:`Adapter.forward`."""
-        lengths = frames.lengths
-        values = zero_padding(frames.values, lengths)
+        values = zero_padding(frames.values, frames.lengths)
         log_probs = self.log_probs(values)
-        best, labels = log_probs.detach().max(dim=-1)
-        pooled, out_lengths, fallbacks = pool_runs(values, lengths, labels, best.exp(), keep=labels != self.blank)
-        blanks = (labels == self.blank) & lengths_to_mask(lengths, labels.shape[1])
-        stats = {"ctc_blank_rate": blanks.sum() / lengths.sum(), "ctc_fallbacks": fallbacks}
+        labels, runs = self._find_runs(log_probs, frames.lengths)
+        blanks = (labels == self.blank) & lengths_to_mask(frames.lengths, labels.shape[1])
+        stats = {"ctc_blank_rate": blanks.sum() / frames.lengths.sum(), "ctc_fallbacks": runs.nothing_kept.sum()}
         losses = {}
         if targets is not None:
-            losses["ctc"], stats["ctc_too_long"] = ctc_losses(log_probs, lengths, targets, self.blank)
-        return AdapterOutput(zero_padding(self.projection(pooled), out_lengths), out_lengths, losses, stats)
+            losses["ctc"], stats["ctc_too_long"] = ctc_losses(log_probs, frames.lengths, targets, self.blank)
+            stats |= self.vocabulary.stats()
+        pooled = pool(values, runs, weigh_frames(runs, torch.ones_like(log_probs[..., 0])))
+        return AdapterOutput(zero_padding(self.projection(pooled), runs.lengths), runs.lengths, losses, stats)
 
     @torch.no_grad()
     def spans(self, frames: Frames) -> list[Spans]:
         """Return each run and what its label says; see :meth:`Adapter.spans`."""
-        found = []
-        best = self.log_probs(frames.values).argmax(dim=-1).cpu()
-        for row, length in zip(best, frames.lengths.tolist(), strict=True):
-            labels, counts = row[:length].unique_consecutive(return_counts=True)
-            ends = counts.cumsum(dim=0)
-            runs = torch.stack([labels, ends - counts, ends])[:, labels != self.blank]
-            if runs.shape[1] == 0:
-                runs = torch.tensor([[self.blank], [0], [length]])
-            labels, starts, ends = runs
-            found.append(Spans(starts.float(), ends.float(), self.vocabulary.text(labels.tolist())))
-        return found
+        labels, runs = self._find_runs(self.log_probs(frames.values), frames.lengths)
+        return spans_of_runs(runs, frames.lengths, labels, self.vocabulary.text)
+
+    def _find_runs(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Runs]:
+        """Return the label of each frame (B, F) and the runs of all but blanks, from (B, F, labels + 1)."""
+        labels = log_probs.argmax(dim=-1)
+        return labels, find_runs(labels, lengths, labels != self.blank)
