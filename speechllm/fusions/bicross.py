@@ -1,0 +1,34 @@
+"""Each stream enriched by what it gathers from the other, side by side (spec §11.2; paper D)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from speechllm.fusions.base import Fusion
+from speechllm.fusions.cross_attention import ResidualCrossAttention
+from speechllm.registry import FUSIONS
+
+
+@FUSIONS.register("bicross")
+class BicrossFusion(Fusion):
+    """[LN(w + A(w ← m)), LN(m + A(m ← w))]: each stream attends to the other; D = E1 + E2.
+
+    Args:
+        in_dims: Widths (E1, E2) of the two streams.
+        heads: Attention heads; they divide E1 and E2.
+        dropout: Dropout of the attention weights, 0–1.
+    """
+
+    tiny: ClassVar[dict[str, Any]] = {"heads": 2}
+
+    def __init__(self, in_dims: tuple[int, int], heads: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        first_dim, second_dim = in_dims
+        self.first = ResidualCrossAttention(first_dim, second_dim, heads, dropout)
+        self.second = ResidualCrossAttention(second_dim, first_dim, heads, dropout)
+        self.dim = first_dim + second_dim
+
+    def fuse(self, first: Tensor, second: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, F, E1 + E2); see :meth:`Fusion.fuse`."""
+        return torch.cat([self.first(first, second, lengths), self.second(second, first, lengths)], dim=-1)

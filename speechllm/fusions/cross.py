@@ -1,0 +1,32 @@
+"""The first stream enriched by what it gathers from the second (spec §11.2; paper D)."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from speechllm.fusions.base import Fusion
+from speechllm.fusions.cross_attention import ResidualCrossAttention
+from speechllm.registry import FUSIONS
+
+
+@FUSIONS.register("cross")
+class CrossFusion(Fusion):
+    """LN(w + A(w ← m)): the first stream attends to the second; D = E1.
+
+    Args:
+        in_dims: Widths (E1, E2) of the two streams.
+        heads: Attention heads; they divide E1.
+        dropout: Dropout of the attention weights, 0–1.
+    """
+
+    tiny: ClassVar[dict[str, Any]] = {"heads": 2}
+
+    def __init__(self, in_dims: tuple[int, int], heads: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = ResidualCrossAttention(*in_dims, heads, dropout)
+        self.dim = in_dims[0]
+
+    def fuse(self, first: Tensor, second: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, F, E1); see :meth:`Fusion.fuse`."""
+        enriched: Tensor = self.first(first, second, lengths)
+        return enriched
