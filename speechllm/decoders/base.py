@@ -1,6 +1,7 @@
 """The contract of decoders."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,7 +16,8 @@ class DecoderOutput:
     """Teacher-forced result of a batch.
 
     Attributes:
-        losses: (B,) float32, cross-entropy summed over each utterance's target tokens, in nats.
+        losses: (B,) float32, cross-entropy summed over each utterance's target tokens, in nats; where the decoder
+            weighs tokens, their weighted mean times their number.
         target_lengths: (B,) int64, target tokens of each utterance, the end token included.
         stats: Figures to log by name; they carry no gradient.
     """
@@ -34,19 +36,24 @@ class Decoding:
         max_new_tokens: Limit of new tokens for every utterance; None takes it from each utterance's duration.
         tokens_per_second: Limit of new tokens per second of speech and text (``asr+st`` writes two texts).
         extra_tokens: New tokens allowed beyond that, per text.
+        min_new_tokens: Fewest new tokens before an answer may end, where its limit allows them.
     """
 
     num_beams: int = 1
     max_new_tokens: int | None = None
     tokens_per_second: float = 8.0
     extra_tokens: int = 30
+    min_new_tokens: int = 0
 
     def limit(self, duration_s: float, task: str) -> int:
-        """Return the most new tokens an utterance may take, whatever it is batched with."""
+        """Return the most new tokens an utterance may take, whatever it is batched with.
+
+        Paper C's ``int(4 * seconds + 20 + 0.5)`` is ``tokens_per_second: 4`` with ``extra_tokens: 20`` (spec §17.1).
+        """
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         texts = 2 if task == "asr+st" else 1
-        return texts * (self.extra_tokens + round(self.tokens_per_second * duration_s))
+        return texts * (self.extra_tokens + int(self.tokens_per_second * duration_s + 0.5))
 
 
 class Decoder(TunableModule):
@@ -63,6 +70,17 @@ class Decoder(TunableModule):
     tiny: ClassVar[dict[str, Any]]
     dim: int
     vocab_size: int
+
+    @classmethod
+    def check_prompt(cls, spec: Mapping[str, Any]) -> None:
+        """Check that prompt and tokenizer of a spec go together, without loading weights.
+
+        Args:
+            spec: Decoder spec of a recipe.
+
+        Raises:
+            UserError: If they do not.
+        """
 
     @abstractmethod
     def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:

@@ -1,6 +1,9 @@
 """Any Hugging Face causal language model as decoder (spec §10.3, §12, §13.1)."""
 
-from typing import Any, ClassVar
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +13,11 @@ from speechllm.decoders.base import Decoder, DecoderOutput, Decoding
 from speechllm.decoders.generation import UtteranceLimit, cut_at_end
 from speechllm.decoders.hugging_face import load_llm, random_llm
 from speechllm.decoders.join import IGNORED, Joined, join
+from speechllm.decoders.new_tokens import NewTokens, grow_vocabulary
 from speechllm.decoders.prompt import Prompt
+from speechllm.decoders.target_weights import TargetWeights
 from speechllm.decoders.tokenizer import load_tokenizer
-from speechllm.errors import UserError
+from speechllm.errors import UserError, did_you_mean
 from speechllm.registry import DECODERS
 from speechllm.tuning import parse_dtype
 
@@ -33,7 +38,12 @@ class CausalLM(Decoder):
         tuning: One of :data:`speechllm.tuning.TUNING_MODES`.
         lora: Options of LoRA for ``tuning: lora`` and ``qlora``, see :class:`speechllm.lora.LoraOptions`.
         dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
-        prompt: Options of :class:`speechllm.decoders.prompt.Prompt`.
+        prompt: Options of :class:`speechllm.decoders.prompt.Prompt`. Tokens that its style adds to a checkpoint's
+            vocabulary are trained whatever ``tuning`` says, see :class:`speechllm.decoders.new_tokens.NewTokens`.
+        target_weights: Weights of the tokens of an answer, ``{transcript: 1.0, translation: 1.0}``, see
+            :class:`speechllm.decoders.target_weights.TargetWeights`.
+        scale_speech_embeds: Whether speech embeddings are scaled as the LLM scales its token embeddings (Gemma: by
+            √H), which transformers before 5 did to all of its input (spec §12.7).
         max_length: Longest sequence of prompt, speech and answer, in positions; the model's own limit where smaller.
         attn_implementation: Attention of transformers; chosen automatically where not given (``eager`` for models that
             soft-cap attention scores, as Gemma 2 does: the fused kernels would leave the cap out).
@@ -60,6 +70,8 @@ class CausalLM(Decoder):
         lora: dict[str, Any] | None = None,
         dtype: str = "float32",
         prompt: dict[str, Any] | None = None,
+        target_weights: dict[str, float] | None = None,
+        scale_speech_embeds: bool = False,
         max_length: int = 2048,
         attn_implementation: str | None = None,
     ) -> None:
@@ -68,18 +80,31 @@ class CausalLM(Decoder):
             msg = "The decoder 'causal_lm' needs either `pretrained` (a checkpoint) or `config` (random weights)."
             raise UserError(msg)
         self.pretrained = pretrained
+        self.target_weights = TargetWeights.parse(target_weights)
         self.tokenizer = load_tokenizer(tokenizer or pretrained or "bytes", revision)
         self.prompt = _build_prompt(self.tokenizer, prompt or {})
         if pretrained is not None:
             self.llm: Any = load_llm(pretrained, revision, parse_dtype(dtype), attn_implementation)
         else:
             self.llm = random_llm(config or {}, self.tokenizer, attn_implementation).to(parse_dtype(dtype))
+        new_ids = self.prompt.new_ids if pretrained is not None else []  # random weights have rows for them already
+        if new_ids:
+            grow_vocabulary(self.llm, new_ids[0], len(new_ids))
+        self.speech_scale = _embedding_scale(self.llm) if scale_speech_embeds else 1.0
         self.dim = self.llm.get_input_embeddings().weight.shape[1]
         self.vocab_size = len(self.tokenizer)
         self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
         self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
         self._set_generation_config()
         self.apply_tuning(tuning, lora)
+        self.new_tokens = NewTokens(self.llm, new_ids[0], len(new_ids)) if new_ids else None
+
+    @classmethod
+    def check_prompt(cls, spec: Mapping[str, Any]) -> None:
+        """Load the tokenizer alone and build the prompt; see :meth:`Decoder.check_prompt`."""
+        tokenizer = spec.get("tokenizer") or spec.get("pretrained") or "bytes"
+        _build_prompt(load_tokenizer(tokenizer, spec.get("revision")), spec.get("prompt") or {})
+        TargetWeights.parse(spec.get("target_weights"))
 
     def forward(self, speech: AdapterOutput, batch: Batch) -> DecoderOutput:
         """Score target texts; see :meth:`Decoder.forward`.
@@ -88,22 +113,23 @@ class CausalLM(Decoder):
             UserError: If prompt and speech leave no room for an answer; the message names the utterance.
         """
         around = self._around(batch)
-        answers = [
-            self.prompt.answer(task, transcript, translation)
+        parts = [
+            self.prompt.answer_parts(task, transcript, translation)
             for task, transcript, translation in zip(batch.tasks, batch.transcripts, batch.translations, strict=True)
         ]
-        answers, truncated = self._fit(around, speech.lengths.tolist(), answers, batch.ids)
-        joined = join(self.llm.get_input_embeddings(), around, speech, answers, "right")
-        losses, target_lengths = self.target_losses(joined)
+        answers, truncated = self._fit(around, speech.lengths.tolist(), [ids for ids, _ in parts], batch.ids)
+        joined = self._join(around, speech, answers, "right")
+        token_losses, scored = self.token_losses(joined)
+        losses, part_losses = self.target_weights.apply(token_losses, scored, [tokens for _, tokens in parts])
         stats = {
             "truncated_targets": torch.tensor(truncated),
             "llm_positions": joined.mask.sum(),
             "speech_positions": speech.lengths.sum(),
         }
-        return DecoderOutput(losses, target_lengths, stats)
+        return DecoderOutput(losses, scored.sum(dim=1), stats | part_losses)
 
-    def target_losses(self, joined: Joined) -> tuple[Tensor, Tensor]:
-        """Return each utterance's summed cross-entropy (B,) float32 and number of target tokens (B,).
+    def token_losses(self, joined: Joined) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy (N,) float32 of each target token, and where it is predicted (B, L - 1) bool.
 
         Only the N positions that predict a target token go through the output layer.
         """
@@ -116,10 +142,7 @@ class CausalLM(Decoder):
         labels = joined.labels[:, 1:]
         scored = labels != IGNORED
         logits = self.output_logits(hidden[:, :-1][scored])  # (N, V)
-        token_losses = nn.functional.cross_entropy(logits.float(), labels[scored], reduction="none")
-        rows = scored.nonzero()[:, 0]
-        losses = torch.zeros(len(labels), device=logits.device).index_add(0, rows, token_losses)
-        return losses, scored.sum(dim=1)
+        return nn.functional.cross_entropy(logits.float(), labels[scored], reduction="none"), scored
 
     def output_logits(self, hidden: Tensor) -> Tensor:
         """Map final hidden states (…, H) to logits (…, V) as the model's own forward does."""
@@ -160,26 +183,27 @@ class CausalLM(Decoder):
         """
         around = self._around(batch)
         self._fit(around, speech.lengths.tolist(), [[] for _ in around], batch.ids)
-        joined = join(self.llm.get_input_embeddings(), around, speech, [[] for _ in around], "left")
+        joined = self._join(around, speech, [[] for _ in around], "left")
         room = self.max_length - joined.mask.sum(dim=1).cpu()
         limits = [
             min(decoding.limit(duration_s, task), int(left))
             for duration_s, task, left in zip(batch.durations_s, batch.tasks, room, strict=True)
         ]
+        limit = UtteranceLimit(limits, decoding.num_beams, self.prompt.end_id, self.end_ids, decoding.min_new_tokens)
         output: Tensor = self.llm.generate(
             inputs_embeds=joined.embeds,
             attention_mask=joined.mask.long(),
             num_beams=decoding.num_beams,
             do_sample=False,
             max_new_tokens=max(limits),
-            logits_processor=[UtteranceLimit(limits, decoding.num_beams, self.prompt.end_id)],
+            logits_processor=[limit],
         )
         hypotheses = []
-        for task, ids, limit in zip(batch.tasks, output.tolist(), limits, strict=True):
+        for task, ids, most in zip(batch.tasks, output.tolist(), limits, strict=True):
             content, tokens = cut_at_end(ids, self.end_ids)
             text = self.tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             transcript, translation, missing = self.prompt.parse(task, text)
-            hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, tokens >= limit))
+            hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, tokens >= most))
         return hypotheses
 
     def transcript_ids(self, batch: Batch) -> list[Tensor]:
@@ -190,6 +214,17 @@ class CausalLM(Decoder):
     def tokenizer_json(self) -> str:
         """Return the tokenizer as the JSON text that ``tokenizer`` takes."""
         return str(self.tokenizer.backend_tokenizer.to_str())
+
+    def _join(
+        self,
+        around: list[tuple[list[int], list[int]]],
+        speech: AdapterOutput,
+        answers: list[list[int]],
+        padding_side: Literal["left", "right"],
+    ) -> Joined:
+        if self.speech_scale != 1.0:
+            speech = replace(speech, values=speech.values * self.speech_scale)
+        return join(self.llm.get_input_embeddings(), around, speech, answers, padding_side)
 
     def _around(self, batch: Batch) -> list[tuple[list[int], list[int]]]:
         triples = zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True)
@@ -229,11 +264,24 @@ class CausalLM(Decoder):
 
 
 def _build_prompt(tokenizer: Any, options: dict[str, Any]) -> Prompt:
-    try:
-        return Prompt(tokenizer, **options)
-    except TypeError as error:
-        msg = f"The prompt takes: style, template, instructions, system, separator; got {', '.join(options)}."
-        raise UserError(msg) from error
+    allowed = [name for name in inspect.signature(Prompt).parameters if name != "tokenizer"]
+    if unknown := set(options) - set(allowed):
+        hint = "".join(did_you_mean(name, allowed) for name in sorted(unknown))
+        msg = f"The prompt does not take {', '.join(sorted(unknown))}.{hint} It takes: {', '.join(allowed)}."
+        raise UserError(msg)
+    return Prompt(tokenizer, **options)
+
+
+def _embedding_scale(llm: Any) -> float:
+    """Return what the LLM multiplies its token embeddings by."""
+    scale = getattr(llm.get_input_embeddings(), "embed_scale", None)
+    if scale is None:
+        msg = (
+            f"`scale_speech_embeds` is for language models that scale their token embeddings, as Gemma does; "
+            f"'{llm.config.model_type}' does not. Leave it out."
+        )
+        raise UserError(msg)
+    return float(scale)
 
 
 def _end_ids(llm: Any, tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -1,5 +1,6 @@
 """Tokenizers: a pretrained LLM's own, one from a file, or plain bytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from speechllm.errors import UserError
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, "<|audio|>", "<|transcript|>", "<|translation|>")
 """Special tokens, in the order of their ids, of every tokenizer that this package makes."""
+RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|padding|>", PAD, "[PAD]")
+"""Pieces that vocabularies reserve for padding without saying so; Llama 3.1 has the first, GPT-NeoX the second."""
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
@@ -43,8 +46,37 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
         msg = f"The tokenizer of '{source}' has no end-of-sequence token, so that decoding could never end."
         raise UserError(msg)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # padding is masked everywhere, so that any valid id serves
+        tokenizer.pad_token = _find_pad(tokenizer)
     return tokenizer
+
+
+def add_special_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Add the tokens that a tokenizer lacks, each split off wherever it stands in a text.
+
+    Args:
+        tokenizer: Hugging Face tokenizer; it is changed.
+        tokens: Tokens, one after the other.
+
+    Returns:
+        Ids of the tokens that were added, one after the other from the first free id on.
+    """
+    from tokenizers import AddedToken
+
+    missing = [token for token in tokens if token not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing], True)
+    return [tokenizer.get_vocab()[token] for token in missing]
+
+
+def _find_pad(tokenizer: Any) -> str:
+    """Return an existing token for padding (spec §12.3); it is masked everywhere, so that any id serves.
+
+    Padding must not make the vocabulary larger than the LLM's embedding table. Where no piece is reserved for it, it is
+    the unknown token, as paper A pads Mistral, or else end-of-sequence.
+    """
+    known = tokenizer.get_vocab()
+    reserved = [token for token in RESERVED_PADS if token in known]
+    return str([*reserved, *(token for token in (tokenizer.unk_token, tokenizer.eos_token) if token)][0])
 
 
 def _byte_tokenizer() -> Any:

@@ -130,7 +130,7 @@ def test_limits_hold_for_each_utterance(num_beams):
     decoder.llm.get_output_embeddings().weight.data[decoder.end_ids] = 0  # its logit is 0: never the best of 262
     decoding = Decoding(num_beams, tokens_per_second=10, extra_tokens=2)
     hypotheses = decoder.generate(speech(), batch(), decoding)
-    assert [h.tokens for h in hypotheses] == [2 + 5, 2 + 10, 2 * (2 + 2)]  # 0.5 s asr, 1 s st, 0.25 s asr+st
+    assert [h.tokens for h in hypotheses] == [2 + 5, 2 + 10, 2 * (2 + 3)]  # 0.5 s asr, 1 s st, 0.25 s asr+st
     assert all(h.hit_limit for h in hypotheses)
 
 
@@ -147,13 +147,44 @@ def test_natural_end():
     assert [h.missing_separator for h in hypotheses] == [False, False, True]
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_no_answer_ends_before_its_fewest_tokens(num_beams):
+    """Paper C asks for two (spec §17.1); every token that ends an answer counts as an end."""
+    decoder = tiny_decoder()
+    decoder.end_ids = [2, 7]
+    decoder._set_generation_config()
+    head = nn.Linear(16, 262)
+    head.weight.data.zero_()
+    head.bias.data[:] = torch.arange(262) / 1000.0
+    head.bias.data[[2, 7]] = torch.tensor([5.0, 9.0])
+    decoder.llm.lm_head = head
+    for fewest in (0, 2):
+        decoding = Decoding(num_beams, max_new_tokens=6, min_new_tokens=fewest)
+        assert [h.tokens for h in decoder.generate(speech(), batch(), decoding)] == [fewest + 1] * 3
+    decoding = Decoding(num_beams, max_new_tokens=1, min_new_tokens=2)
+    assert [h.tokens for h in decoder.generate(speech(), batch(), decoding)] == [1] * 3
+
+
+@pytest.mark.parametrize("duration_s", [0.1, 0.125, 0.375, 1.0, 3.3, 15.99, 16.0])
+def test_the_limit_of_paper_c(duration_s):
+    """``int(4 * seconds + 20 + 0.5)``, halves rounded up (spec §17.1)."""
+    limit = Decoding(tokens_per_second=4, extra_tokens=20).limit(duration_s, "asr")
+    assert limit == int(4 * duration_s + 20 + 0.5)
+    assert Decoding(max_new_tokens=200).limit(duration_s, "asr") == 200
+
+
 def test_utterance_limit_by_hand():
-    limit = UtteranceLimit([1, 3], num_beams=2, end_id=1)
+    limit = UtteranceLimit([1, 3], num_beams=2, end_id=1, end_ids=[1])
     scores = torch.tensor([[5.0, 0.0]] * 4)
     forced = limit(torch.zeros(4, 0, dtype=torch.int64), scores)
     inf = float("inf")
     assert forced.tolist() == [[-inf, 0], [-inf, 0], [5, 0], [5, 0]]
     assert limit(torch.zeros(4, 2, dtype=torch.int64), scores)[2].tolist() == [-inf, 0]
+    both = UtteranceLimit([1, 9], num_beams=1, end_id=1, end_ids=[0, 1], min_new_tokens=2)
+    scores = torch.tensor([[5.0, 6.0, 1.0]] * 2)
+    assert both(torch.zeros(2, 0, dtype=torch.int64), scores).tolist() == [[-inf, 0, -inf], [-inf, -inf, 1]]
+    assert both(torch.zeros(2, 1, dtype=torch.int64), scores)[1].tolist() == [-inf, -inf, 1]
+    assert both(torch.zeros(2, 2, dtype=torch.int64), scores)[1].tolist() == [5, 6, 1]
     assert cut_at_end([7, 8, 2, 0, 0], [2]) == ([7, 8], 3)
     assert cut_at_end([7, 8], [2]) == ([7, 8], 2)
 
@@ -207,7 +238,12 @@ def test_transcript_ids():
     [
         ({"config": None}, "either `pretrained`"),
         ({"config": {"model_type": "lama"}}, "Unknown `model_type` 'lama'.*Did you mean 'llama'"),
-        ({"prompt": {"stile": "plain"}}, "The prompt takes: style, .*got stile"),
+        (
+            {"prompt": {"stile": "plain"}},
+            "The prompt does not take stile. Did you mean 'style'.*It takes: style, template",
+        ),
+        ({"target_weights": {"transcripts": 2}}, "Did you mean 'transcript'"),
+        ({"scale_speech_embeds": True}, "as Gemma does; 'llama' does not"),
         ({"tuning": "fulll"}, "Did you mean 'full'"),
     ],
 )

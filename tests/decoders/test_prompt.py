@@ -94,6 +94,10 @@ def test_a_prompt_does_not_change_by_the_day():
     assert texts(Prompt(tokenizer(DATED)))[0] == "26 Jul 2024"
 
 
+def test_a_template_is_not_passed_over_where_there_is_a_chat_template():
+    assert texts(Prompt(tokenizer(LLAMA), template="a{speech}b")) == ("<s>a", "b")
+
+
 def test_answers():
     prompt = Prompt(tokenizer())
 
@@ -128,7 +132,12 @@ def test_parsing(task, text, expected):
         ({"style": "chatty"}, "Unknown prompt style 'chatty'. Did you mean 'chat'"),
         ({"style": "chat"}, "needs a tokenizer with a chat template"),
         ({"template": "no place"}, r"must hold '\{speech\}' exactly once"),
-        ({"instructions": {"mt": "x"}}, "Unknown tasks in `instructions`: mt"),
+        ({"instructions": {"mt": "x"}}, "Unknown tasks in `instructions`: mt. Allowed: asr, st, asr"),
+        ({"separator": " "}, "`separator` is empty"),
+        ({"system": "Be brief."}, "'plain' does not take 'system'. It takes: template, instructions"),
+        ({"style": "joint", "separator": "|"}, "'joint' does not take 'separator'. It takes: no options"),
+        ({"style": "parallel"}, r"'parallel' needs '<\|endoftext\|>' in the vocabulary"),
+        ({"style": "nue"}, r"'nue' needs '\[SEP\]' in the vocabulary"),
     ],
 )
 def test_wrong_options(options, message):

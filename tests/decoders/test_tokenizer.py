@@ -4,8 +4,9 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from speechllm.decoders.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from speechllm.decoders.tokenizer import SPECIAL_TOKENS, add_special_tokens, load_tokenizer
 from speechllm.errors import UserError
+from tests.decoders.families import TOKENIZERS, save_tokenizer
 
 TEXTS = ["Hello you", "Die Straße ist heute gesperrt.", "日本語 ♫", "  two  spaces ", "l'homme\ttab", ""]
 
@@ -53,10 +54,42 @@ def test_missing_and_broken_files(tmp_path):
         load_tokenizer(str(tmp_path / "folder"))
 
 
-def test_a_tokenizer_without_end_or_padding(tmp_path):
-    backend = load_tokenizer("bytes").backend_tokenizer
-    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path / "endless")
+def test_a_tokenizer_without_end(tmp_path):
+    PreTrainedTokenizerFast(tokenizer_object=load_tokenizer("bytes").backend_tokenizer).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no end-of-sequence token"):
-        load_tokenizer(str(tmp_path / "endless"))
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>").save_pretrained(tmp_path / "unpadded")
-    assert load_tokenizer(str(tmp_path / "unpadded")).pad_token_id == 2
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "pad"),
+    [
+        ("llama_2", "<unk>"),
+        ("llama_31", "<|finetune_right_pad_id|>"),
+        ("mistral_v01", "<unk>"),
+        ("mistral_v03", "<unk>"),
+        ("gemma", "<pad>"),
+        ("qwen_25", "<|endoftext|>"),
+        ("gpt_neox", "<|padding|>"),
+        ("japanese_gpt_neox", "[PAD]"),
+    ],
+)
+def test_padding_never_makes_the_vocabulary_larger(family, pad, tmp_path):
+    """A pad token of a new id would lie outside the LLM's embedding table."""
+    loaded = load_tokenizer(save_tokenizer(family, tmp_path))
+    assert loaded.pad_token == pad
+    assert len(loaded) == len(TOKENIZERS[family]()) == len(loaded.get_vocab())
+
+
+def test_a_tokenizer_with_nothing_to_pad_with_pads_with_its_end(tmp_path):
+    backend = Tokenizer(models.WordLevel({"a": 0, "end": 1}))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="end").save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).pad_token_id == 1
+
+
+def test_adding_tokens_that_are_partly_there(tmp_path):
+    """Ids follow the vocabulary; a token that is there keeps its id, and a second time adds none."""
+    tokenizer = load_tokenizer(save_tokenizer("japanese_gpt_neox", tmp_path))
+    assert add_special_tokens(tokenizer, ["<|a|>", "[SEP]", "<|b|>"]) == [11, 12]
+    assert add_special_tokens(tokenizer, ["<|a|>", "[SEP]", "<|b|>"]) == []
+    assert tokenizer("今日<|b|>日", add_special_tokens=False)["input_ids"] == [9, 10, 12, 10]
+    assert load_tokenizer(tokenizer.backend_tokenizer.to_str().replace("[PAD]", "<pad>")).get_vocab()["<|b|>"] == 12
