@@ -212,3 +212,24 @@ NOWHERE = {"name": "whisper", "pretrained": "/no/such/folder"}
 def test_wrong_options_are_found_before_weights_are_loaded(options, message):
     with pytest.raises(UserError, match=message):
         tiny_encoder("parallel", **options)
+
+
+@pytest.mark.parametrize(
+    ("second", "golden"), [("hubert", [1, 2, 49, 49, 99, 499, 1499]), ("seamless", [2, 3, 50, 51, 101, 500, 1500])]
+)
+def test_whisper_beside_another_encoder(second, golden):
+    """Spec §2.1 and §11.1: the shorter of the streams at 50 Hz, and roundings of each are no mismatch."""
+    specs = [FIRST, {"name": second, **ENCODERS.get(second).tiny}]
+    encoder = tiny_encoder("parallel", encoders=specs)
+    assert encoder.frame_rate == 50
+    lengths = torch.tensor([560, 720, 16_000, 16_079, 32_077, 160_000, 480_000])
+    assert encoder.output_lengths(lengths).tolist() == golden
+    clips = noise(*range(encoder.min_samples, 20_000, 1_237))
+    batch = make_batch(clips, padding=777, garbage=1e4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = encoder(batch.audio, batch.audio_lengths)
+    assert together.lengths.tolist() == encoder.output_lengths(batch.audio_lengths).tolist()
+    for row in (0, 3, 7):
+        alone = encoder(clips[row][None], torch.tensor([len(clips[row])])).values[0]
+        torch.testing.assert_close(together.values[row, : len(alone)], alone, rtol=0, atol=2e-4)
