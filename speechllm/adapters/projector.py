@@ -43,9 +43,9 @@ class ProjectorAdapter(Adapter):
         """Adapt a batch; see :meth:`Adapter.forward`."""
         lengths = self.output_lengths(frames.lengths)
         used = STRIDE * int(lengths.max())
+        # Kernels of 3 at a stride of 4 do not read past the last used frame; fewer than 4 frames rest on these zeros.
         values = zero_padding(frames.values[:, :used], _used_frames(frames.lengths))
         values = nn.functional.pad(values, (0, 0, 0, used - values.shape[1])).transpose(1, 2)
-        # Kernels of 3 at a stride of 4 do not read past the last used frame; fewer than 4 frames rest on these zeros.
         hidden = nn.functional.gelu(self.conv1(values)).transpose(1, 2)
         hidden = self.conv2(zero_padding(hidden, STRIDE * lengths).transpose(1, 2)).transpose(1, 2)
         return AdapterOutput(zero_padding(self.layers(hidden), lengths), lengths)
