@@ -2,6 +2,7 @@
 
 import torch
 
+import speechllm.fusions  # noqa: F401
 from speechllm.batch import SAMPLE_RATE, Batch
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 
@@ -20,6 +21,27 @@ LLM_FAMILIES = {
 def tiny_encoder(name="whisper", **options):
     """Build a registered encoder at its own tiny size, in evaluation mode."""
     return ENCODERS.build({"name": name, **ENCODERS.get(name).tiny, **options}).eval()
+
+
+def tiny_pairs():
+    """Return the names of every encoder and adapter that work together."""
+    return [
+        (encoder, adapter) for encoder in ENCODERS.names() for adapter in ADAPTERS.names() if fits(encoder, adapter)
+    ]
+
+
+def fits(encoder, adapter):
+    """Return whether an encoder gives what an adapter needs."""
+    return "ctc_head" in ENCODERS.options(encoder) or not reads_ctc_logits(adapter)
+
+
+def reads_ctc_logits(adapter):
+    return getattr(ADAPTERS.get(adapter), "needs_ctc_logits", False)
+
+
+def tiny_encoder_for(adapter, name):
+    """Build an encoder with what an adapter needs of it."""
+    return tiny_encoder(name, **({"ctc_head": True} if reads_ctc_logits(adapter) else {}))
 
 
 def tiny_adapter(name, in_dim, out_dim, **options):
