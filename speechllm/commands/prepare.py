@@ -11,6 +11,7 @@ CORPORA = {
     "must_c": "MustCDataModule",
     "covost2": "CoVoST2DataModule",
     "synthetic": "SyntheticDataModule",
+    "table": "TableDataModule",
 }
 """Datamodule of each corpus that can be prepared, in :mod:`speechllm.data`."""
 
@@ -24,6 +25,10 @@ def prepare(
     pairs: list[str] | None = None,
     version: str | None = None,
     clean_transcript: bool | None = None,
+    target: str | None = None,
+    train: str | None = None,
+    dev: str | None = None,
+    test: str | None = None,
 ) -> None:
     """Write the manifests of a corpus, and print what they hold and what was rejected.
 
@@ -31,14 +36,18 @@ def prepare(
     not given has the default of the corpus's datamodule.
 
     Args:
-        corpus: Corpus: must_c, covost2 or synthetic, which is written where it is absent.
+        corpus: Corpus: must_c, covost2, synthetic, which is written where it is absent, or table, for one's own files.
         root: Folder of the corpus.
         out: Folder of the manifests; where recipes look for them, below ROOT/manifests, if not given.
-        source: Language that is spoken (must_c).
+        source: Language that is spoken (must_c; table, for rows that do not say).
         targets: Languages of the translations (must_c, synthetic).
         pairs: Language pairs, such as en_de (covost2).
         version: Release of the corpus, such as v1 (must_c).
         clean_transcript: Whether to take annotations such as (Laughter) out of transcripts (must_c).
+        target: Language of the column `translation`, for rows that do not say (table).
+        train: Table to train on, named from ROOT (table); train.csv, train.tsv or train.jsonl if not given.
+        dev: Table to validate on, likewise (table).
+        test: Table to score, likewise (table).
 
     Raises:
         UserError: If the corpus is unknown, does not take an option, or is not in its folder.
@@ -55,6 +64,10 @@ def prepare(
         "pairs": pairs,
         "version": version,
         "clean_transcript": clean_transcript,
+        "target": target,
+        "train": train,
+        "dev": dev,
+        "test": test,
     }
     options = {key: value for key, value in given.items() if value is not None}
     allowed = inspect.signature(datamodule_class).parameters

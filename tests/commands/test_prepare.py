@@ -1,13 +1,14 @@
 """``speechllm prepare``."""
 
 import pytest
+import soundfile
 
 from speechllm.cli import main
 from speechllm.commands.prepare import CORPORA, prepare
-from speechllm.data import MustCDataModule
+from speechllm.data import MustCDataModule, TableDataModule
 from speechllm.errors import UserError
 from tests.corpora.covost2 import write_covost2
-from tests.corpora.must_c import write_must_c
+from tests.corpora.must_c import tone, write_must_c
 
 
 def test_must_c_from_the_shell(tmp_path, capsys):
@@ -38,11 +39,27 @@ def test_covost2(tmp_path, capsys):
     assert "rejected: translation is empty or REMOVE: 2" in capsys.readouterr().out
 
 
+def test_table_goes_where_recipes_look(tmp_path, capsys):
+    for number in range(2):
+        soundfile.write(tmp_path / f"{number}.wav", tone(0.5), 16_000)
+    (tmp_path / "my.csv").write_text("audio,transcript,translation\n0.wav,One,Eins\n1.wav,Two,Zwei\n2.wav,Three,Drei\n")
+    options = ["--train", "my.csv", "--source", "en", "--target", "de"]
+    main(["prepare", "table", "--root", str(tmp_path), *options])
+    printed = capsys.readouterr().out
+    assert "train                  2      0.00         1" in printed
+    assert "rejected: audio is missing, empty or damaged: 1" in printed
+    datamodule = TableDataModule(str(tmp_path), train="my.csv", source="en", target="de", tasks=["st"])
+    assert f"Manifests: {datamodule.manifest_dir}" in printed
+    assert len(datamodule.train_rows()) == 2
+
+
 def test_wrong_calls(tmp_path):
     assert {"must_c", "covost2"} <= CORPORA.keys()
     with pytest.raises(UserError, match=r"Unknown corpus 'mustc'. Did you mean 'must_c'"):
         prepare("mustc", tmp_path)
     with pytest.raises(UserError, match=r"covost2 does not take --targets. It takes: --pairs"):
         prepare("covost2", tmp_path, targets=["de"])
+    with pytest.raises(UserError, match=r"table does not take --pairs. It takes: --source, --target, --train"):
+        prepare("table", tmp_path, pairs=["en_de"])
     with pytest.raises(UserError, match="No MuST-C partition en-de"):
         prepare("must_c", tmp_path)
