@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from speechllm.errors import UserError
 
@@ -48,18 +49,29 @@ class NF4Linear(nn.Linear):
         """The weight (out_features, in_features) in the format it had, made anew at each access."""
         from bitsandbytes.functional import dequantize_4bit
 
-        weight: Tensor = dequantize_4bit(self.quantized, self._state())
-        return weight
+        # As one row: bitsandbytes 0.50 mixes blocks up on a CPU where they reach over the ends of rows.
+        flat: Tensor = dequantize_4bit(self.quantized, self._state((self.out_features * self.in_features,)))
+        return flat.reshape(self.out_features, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, in_features) to (…, out_features)."""
+        device = x.device.type
+        x = x.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype)
+        if self.in_features % BLOCK_SIZE:  # see `weight`; the product has the same fault
+            # The weight is made again for the gradient rather than kept.
+            output: Tensor = checkpoint(self._multiply, x, use_reentrant=False, preserve_rng_state=False)
+            return output
         from bitsandbytes import matmul_4bit
 
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        output: Tensor = matmul_4bit(x.to(dtype), self.quantized, self._state(), bias=bias)
+        state = self._state((self.out_features, self.in_features))
+        output = matmul_4bit(x, self.quantized, state, bias=self._bias(x.dtype))
         return output
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.to(x.dtype), self._bias(x.dtype))
+
+    def _bias(self, dtype: torch.dtype) -> Tensor | None:
+        return None if self.bias is None else self.bias.to(dtype)
 
     def dequantized(self) -> nn.Linear:
         """Return an ordinary layer with the weights that this one computes with."""
@@ -68,7 +80,7 @@ class NF4Linear(nn.Linear):
         linear.bias = self.bias
         return linear
 
-    def _state(self) -> Any:
+    def _state(self, shape: tuple[int, ...]) -> Any:
         from bitsandbytes.functional import QuantState, get_4bit_type
 
         device = self.quantized.device
@@ -76,7 +88,7 @@ class NF4Linear(nn.Linear):
             self._code = get_4bit_type("nf4", device=device)
         return QuantState(
             absmax=self.absmax_bits.view(torch.float32),
-            shape=torch.Size((self.out_features, self.in_features)),
+            shape=torch.Size(shape),
             code=self._code,
             blocksize=BLOCK_SIZE,
             quant_type="nf4",

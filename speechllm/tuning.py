@@ -89,8 +89,7 @@ class TunableModule(nn.Module):
             quantize_linears(self)
         if tuning in LORA_MODES:
             inject_lora(self, LoraOptions.parse(lora))
-        if self.frozen:
-            self.eval()
+        self.train()  # libraries hand out what they load in evaluation mode
 
     @property
     def frozen(self) -> bool:

@@ -83,15 +83,18 @@ def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         UserError: If they are not of one recipe, or hold four-bit weights that differ.
     """
     first, *others = states
+    for state in others:
+        shapes = [key for key in first.keys() & state.keys() if first[key].shape != state[key].shape]
+        if different := sorted(first.keys() ^ state.keys()) or sorted(shapes):
+            msg = (
+                f"The checkpoints to average are of different recipes: '{different[0]}' is not the same in all of them."
+            )
+            raise UserError(msg)
     mean = dict(first)
     for key, value in first.items():
-        same = [state[key] for state in others if key in state and state[key].shape == value.shape]
-        if len(same) < len(others) or any(set(state) != set(first) for state in others):
-            msg = f"The checkpoints to average are of different recipes: '{key}' is not the same in all of them."
-            raise UserError(msg)
         if others and value.is_floating_point():
-            mean[key] = torch.stack([value.float(), *(tensor.float() for tensor in same)]).mean(dim=0).to(value.dtype)
-        elif any(not torch.equal(value, tensor) for tensor in same):
+            mean[key] = torch.stack([state[key].float() for state in states]).mean(dim=0).to(value.dtype)
+        elif any(not torch.equal(value, state[key]) for state in others):
             msg = f"The checkpoints cannot be averaged: '{key}' holds whole numbers that differ."
             raise UserError(msg)
     return mean

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import speechllm.adapters
 import speechllm.decoders
-import speechllm.encoders  # noqa: F401  # the three imports register the parts
+import speechllm.encoders
+import speechllm.fusions  # noqa: F401  # the four imports register the parts
 from speechllm.batch import AdapterOutput, Batch, Hypothesis
 from speechllm.decoders.base import Decoding
 from speechllm.errors import UserError
@@ -85,29 +86,17 @@ class SpeechLLM(SpeechToText):
                 module.eval()
         return self
 
-    def setup(self, stage: str) -> None:
-        """Check before anything is loaded that there is a run to start from.
-
-        Raises:
-            UserError: If there is none.
-        """
-        if stage == "fit" and self._starts_from_another_run():
-            find_initial(self.init_from or ())
-
     def on_fit_start(self) -> None:
         """Load the weights to start from, and check that target-only loss fits this language model.
 
         Raises:
             UserError: If the weights do not fit this recipe, or the loss does not fit.
         """
-        if self._starts_from_another_run():
-            report, self._changed_keys = load_initial(self, find_initial(self.init_from or ()), self.specs)
+        # A resumed run has its weights, and so has a loaded model that is trained on.
+        if self.init_from is not None and self.trainer.ckpt_path is None and not self._has_trained_weights:
+            report, self._changed_keys = load_initial(self, find_initial(self.init_from), self.specs)
             rank_zero_info(report)
         self.decoder.check_output_layer()
-
-    def _starts_from_another_run(self) -> bool:
-        """Return whether this is a new run with ``init_from``: neither resumed nor a loaded model trained on."""
-        return self.init_from is not None and self.trainer.ckpt_path is None and not self._has_trained_weights
 
     def speech(self, batch: Batch, targets: list[Tensor] | None = None) -> AdapterOutput:
         """Return the speech embeddings (B, S, H) of a batch.
