@@ -19,6 +19,7 @@ TRAINER_COMMANDS = {
 OTHER_COMMANDS = {
     "prepare": "turn a corpus on disk into manifests, or write the synthetic one",
     "transcribe": "transcribe or translate audio files with a trained model",
+    "zoo": "list encoders, fusions, adapters, decoders, prompts and recipes, or describe one",
 }
 COMMANDS = TRAINER_COMMANDS | OTHER_COMMANDS
 
@@ -74,16 +75,20 @@ def _run(command: str, arguments: list[str]) -> None:
 
 
 def _call(function: Callable[..., None], command: str, arguments: list[str]) -> None:
-    """Parse a function's arguments and call it: its first parameter by position, all others as options."""
+    """Parse a function's arguments and call it: its first parameter by position, all others as options.
+
+    A first parameter with a default may be left out.
+    """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
     documentation = parse(function.__doc__ or "")
     first, parameter = next(iter(inspect.signature(function).parameters.items()))
+    required = parameter.default is inspect.Parameter.empty
     several = get_origin(parameter.annotation) is list
     text = next(entry.description for entry in documentation.params if entry.arg_name == first)
     parser = ArgumentParser(prog=f"speechllm {command}", description=documentation.description)
-    parser.add_argument(first, nargs="+" if several else None, help=text)
+    parser.add_argument(first, nargs="+" if several else None if required else "?", help=text)
     parser.add_function_arguments(function, skip={first})
     options = parser.parse_args(arguments).as_dict()
     function(options.pop(first), **options)

@@ -1,5 +1,6 @@
 """Recipes by name: what is found where, that files come first, and near matches."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,10 @@ def test_files_and_texts_stay_as_they_are(packaged):
 
 def test_summary_is_the_first_line(packaged):
     assert summary(packaged / "quick.yaml") == "What quick is."
+
+
+def test_the_wheel_holds_the_recipes_where_an_installation_looks():
+    """Without them `--config NAME` would work in a clone alone."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packaged = recipe_files._PACKAGED.relative_to(ROOT).as_posix()
+    assert wheel["force-include"] == {"recipes": packaged}
