@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from docutils import nodes
-from package_tables import command_table, module_list, part_tables
+from package_tables import command_table, module_list, part_tables, recipe_tables
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -33,7 +33,7 @@ nitpick_ignore_regex = [
 
 myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
-myst_substitutions = part_tables() | module_list() | command_table()
+myst_substitutions = part_tables() | module_list() | command_table() | recipe_tables()
 
 nb_execution_mode = "force"
 nb_execution_timeout = 120

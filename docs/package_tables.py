@@ -7,21 +7,23 @@ from types import ModuleType
 from typing import Any
 
 import docstring_parser
-import yaml
 
 import speechllm
 import speechllm.adapters
 import speechllm.data
 import speechllm.decoders
 import speechllm.encoders
+import speechllm.fusions
 import speechllm.metrics
 import speechllm.models
 from speechllm.cli import COMMANDS
-from speechllm.registry import ADAPTERS, DECODERS, ENCODERS, METRICS, Registry
+from speechllm.commands.zoo import as_yaml, catalogue, part_options, registries
+from speechllm.registry import METRICS, Registry
 
-REGISTRIES = {"encoders": ENCODERS, "adapters": ADAPTERS, "decoders": DECODERS, "metrics": METRICS}
+REGISTRIES = registries() | {"metrics": METRICS}
 PACKAGES = (
     speechllm.encoders,
+    speechllm.fusions,
     speechllm.adapters,
     speechllm.decoders,
     speechllm.metrics,
@@ -48,6 +50,15 @@ def command_table() -> dict[str, str]:
     return {"commands_table": "\n".join(["| command | what it does |", "|---|---|", *rows])}
 
 
+def recipe_tables() -> dict[str, str]:
+    """Return a table of the recipes of each folder, and one of those in none, in the words of `speechllm zoo`."""
+    folders: dict[str, list[str]] = {}
+    for name, what in catalogue()["recipes"].items():
+        folder = name.rpartition("/")[0] or "top"
+        folders.setdefault(folder, ["| recipe | what it is |", "|---|---|"]).append(f"| `{name}` | {_markdown(what)} |")
+    return {f"recipes_{folder}_table": "\n".join(lines) for folder, lines in folders.items()}
+
+
 def module_list() -> dict[str, str]:
     """Return, for each package, the directives that document its modules."""
     return {f"{package.__name__.split('.')[-1]}_modules": _modules(package) for package in PACKAGES}
@@ -55,33 +66,17 @@ def module_list() -> dict[str, str]:
 
 def _part(registry: Registry[Any], name: str) -> str:
     part = registry.get(name)
-    options = registry.options(name)
+    options = part_options(registry, name)
     summary = docstring_parser.parse(part.__doc__ or "").short_description or ""
     lines = [f"### `{name}`", "", f"{_markdown(summary)} ({{py:class}}`~{part.__module__}.{part.__qualname__}`)", ""]
     if not options:
         return "\n".join([*lines, "No options.", ""])
-    described = _descriptions(part)
     lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
-    for option, parameter in options.items():
-        default = "required" if parameter.default is inspect.Parameter.empty else f"`{_yaml(parameter.default)}`"
-        kind = inspect.formatannotation(parameter.annotation).replace("typing.", "").replace("|", "\\|")
-        lines.append(f"| `{option}` | `{kind}` | {default} | {_markdown(described[option])} |")
+    for option in options:
+        default = "required" if option.default is inspect.Parameter.empty else f"`{as_yaml(option.default)}`"
+        kind = option.type.replace("|", "\\|")
+        lines.append(f"| `{option.name}` | `{kind}` | {default} | {_markdown(option.meaning)} |")
     return "\n".join([*lines, ""])
-
-
-def _descriptions(part: type[Any]) -> dict[str, str]:
-    """Return what docstrings say about constructor arguments; a class that says nothing has its parent's."""
-    found: dict[str, str] = {}
-    for owner in part.__mro__:
-        if owner.__module__.startswith("speechllm."):
-            for entry in docstring_parser.parse(owner.__doc__ or "").params:
-                found.setdefault(entry.arg_name, entry.description or "")
-    return found
-
-
-def _yaml(value: Any) -> str:
-    """Return a default as a recipe writes it."""
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
 def _markdown(text: str) -> str:
