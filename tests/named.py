@@ -25,9 +25,9 @@ def save_whisper(folder):
     return {"name": "whisper", "pretrained": str(folder)}
 
 
-def save_llm(folder, family="llama"):
-    """Write a tiny LLM with a tokenizer of bytes and return the spec of a decoder that loads it."""
-    tokenizer = load_tokenizer("bytes")
+def save_llm(folder, family="llama", tokenizer="bytes"):
+    """Write a tiny LLM with its tokenizer, one of bytes by default; return the spec of a decoder that loads it."""
+    tokenizer = load_tokenizer(str(tokenizer))
     options = {**SIZES, **LLM_FAMILIES[family], "vocab_size": len(tokenizer), "eos_token_id": 2}
     AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

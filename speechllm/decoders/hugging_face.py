@@ -1,5 +1,6 @@
 """Build Hugging Face language models: from a checkpoint, or with random weights from a configuration."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,3 +79,18 @@ def random_llm(config: dict[str, Any], tokenizer: Any, attention: str | None) ->
     )
     module: nn.Module = AutoModelForCausalLM.from_config(built, attn_implementation=_attention(built, attention))
     return module
+
+
+def save_llm(llm: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a language model as the folder that :func:`load_llm` and other programs load.
+
+    Args:
+        llm: Hugging Face causal language model of ordinary layers.
+        tokenizer: Its tokenizer.
+        folder: Where ``config.json``, ``model.safetensors`` and the tokenizer go.
+    """
+    if llm.config.tie_word_embeddings:
+        # Merging LoRA into one of two tables that were the same leaves two that differ.
+        llm.config.tie_word_embeddings = llm.get_input_embeddings().weight is llm.get_output_embeddings().weight
+    llm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
