@@ -15,9 +15,15 @@ FAMILIES = {
 }
 """Model type of each family of LLMs, by a piece of its checkpoints' names; the first piece found counts."""
 
-SPECIAL_TOKENS = {"gemma2": (), "gemma": (), "gpt_neox": ("[SEP]",), "llama": (), "mistral": ()}
+SPECIAL_TOKENS = {
+    "gemma2": (),
+    "gemma": (),
+    "gpt_neox": ("[SEP]",),
+    "llama": (),
+    "mistral": (),
+    "qwen2": ("<|endoftext|>",),
+}
 """Pieces beyond pad, begin and end that a family's vocabulary has of what prompts write."""
-SPECIAL_TOKENS["qwen2"] = ("<|endoftext|>",)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ bos_token if loop.first else '' }}<{{ m['role'] }}> {{ m['content'] }}"
