@@ -40,8 +40,11 @@ class LoraOptions:
     targets: Sequence[str] | None = None
 
     @classmethod
-    def parse(cls, options: Mapping[str, Any] | None) -> Self:
+    def parse(cls, options: Any) -> Self:
         """Check a recipe's ``lora`` and return it.
+
+        Args:
+            options: A mapping with the names of the attributes, or None for the defaults.
 
         Raises:
             UserError: If a key is unknown or a value cannot be.

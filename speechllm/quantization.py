@@ -120,7 +120,8 @@ def quantize_linears(module: nn.Module) -> None:
     Raises:
         UserError: If there is no linear layer to replace.
     """
-    outputs = {id(part.get_output_embeddings()) for part in module.modules() if hasattr(part, "get_output_embeddings")}
+    getters = [getattr(part, "get_output_embeddings", None) for part in module.modules()]
+    outputs = {id(get()) for get in getters if callable(get)}
     linears = {
         name: layer
         for name, layer in module.named_modules()
