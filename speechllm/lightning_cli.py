@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
@@ -42,6 +43,31 @@ class SaveRecipe(SaveConfigCallback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, folder / "config.yaml", overwrite=True, multifile=False)
+
+
+class CheckTranscripts(Callback):
+    """Refuse to train an adapter that learns from transcripts on data without any, before weights are loaded."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Count the training rows that have no transcript; Lightning has set up the data just before.
+
+        Raises:
+            UserError: If none has one.
+        """
+        losses = pl_module.transcript_losses() if isinstance(pl_module, SpeechToText) else []
+        data = getattr(trainer, "datamodule", None)
+        if stage != "fit" or not losses or not isinstance(data, SpeechDataModule):
+            return
+        missing, rows = data.untranscribed
+        if missing and missing == rows:
+            msg = (
+                f"None of the {rows} training rows has a transcript, and the adapter learns its loss "
+                f"{' and '.join(losses)} from them. Give transcripts, or use an adapter without such a loss, such as "
+                f"'conv' or 'wlq'."
+            )
+            raise UserError(msg)
+        if missing:
+            rank_zero_warn(f"{missing} of {rows} training rows have no transcript; {', '.join(losses)} skip them.")
 
 
 class Parser(LightningArgumentParser):
@@ -166,7 +192,7 @@ def run(command: str, arguments: list[str]) -> None:
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,
         # Our samplers share the data out between processes themselves.
-        trainer_defaults={"use_distributed_sampler": False, "callbacks": [LastCheckpoint()]},
+        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CheckTranscripts(), LastCheckpoint()]},
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "speechllm"},

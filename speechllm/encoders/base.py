@@ -19,7 +19,7 @@ class Encoder(TunableModule):
     Attributes:
         tiny: Options that build a random-weight encoder small enough for tests.
         dim: Width E of the frames.
-        frame_rate: Frames per second, in Hz.
+        frame_rate: Frames per second, in Hz; set on the class where it is known before anything is loaded.
         max_duration_s: Longest utterance that :meth:`forward` takes, in seconds; None where there is no limit.
         min_samples: Fewest audio samples that give a frame.
     """

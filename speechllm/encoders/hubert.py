@@ -50,6 +50,7 @@ class HubertEncoder(Encoder):
             "num_conv_pos_embedding_groups": 2,
         }
     }
+    frame_rate = 50.0  # of every released checkpoint
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class SeamlessEncoder(Encoder):
         }
     }
     min_samples = MIN_SAMPLES
+    frame_rate = 6.25  # of every released checkpoint
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class SpeechToText(LightningModule):
         max_new_tokens: Limit of new tokens; None takes it from each utterance's duration.
         tokens_per_second: New tokens per second of speech and text allowed where there is no fixed limit.
         extra_tokens: New tokens allowed beyond that, per text.
+        min_new_tokens: New tokens before an answer may end.
     """
 
     specs: dict[str, Any]
@@ -77,6 +78,7 @@ class SpeechToText(LightningModule):
         max_new_tokens: int | None = None,
         tokens_per_second: float = 8.0,
         extra_tokens: int = 30,
+        min_new_tokens: int = 0,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in checkpoints; on_load_checkpoint is the stricter check
@@ -87,6 +89,7 @@ class SpeechToText(LightningModule):
         self.lr, self.weight_decay, self.betas, self.warmup_steps = lr, weight_decay, betas, warmup_steps
         self.num_beams, self.max_new_tokens = num_beams, max_new_tokens
         self.tokens_per_second, self.extra_tokens = tokens_per_second, extra_tokens
+        self.min_new_tokens = min_new_tokens
         self.trained_on: set[tuple[str, str, str]] = set()
         self._step_tokens: Tensor | None = None
         self._predictions: list[Prediction] = []
@@ -115,6 +118,10 @@ class SpeechToText(LightningModule):
             msg = f"The auxiliary loss '{name}' has no weight; give one in `loss_weights: {{{name}: …}}`."
             raise UserError(msg)
         return self.loss_weights[name]
+
+    def transcript_losses(self) -> list[str]:
+        """Return the names of the auxiliary losses that are learned from transcripts."""
+        return []
 
     # Training
 

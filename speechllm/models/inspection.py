@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -198,4 +198,16 @@ def _positions(model: "SpeechLLM", samples: Tensor) -> tuple[int, Spans]:
         (spans,) = model.adapter.spans(frames)
     model.train(was_training)
     weights = None if spans.weights is None else spans.weights.float().cpu()
-    return int(frames.lengths[0]), Spans(spans.starts.float().cpu(), spans.ends.float().cpu(), spans.labels, weights)
+    labels = spans.labels
+    if labels is None and spans.tokens is not None:
+        labels = [_text(model.decoder.tokenizer, ids) for ids in spans.tokens]
+    return int(frames.lengths[0]), Spans(spans.starts.float().cpu(), spans.ends.float().cpu(), labels, weights)
+
+
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    """Return the text of some tokens, with the space before them that SentencePiece drops from the first."""
+    if not ids:
+        return ""
+    text = str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    space = tokenizer.convert_ids_to_tokens(ids[0]).startswith("▁")
+    return f" {text.lstrip()}" if space else text

@@ -17,6 +17,7 @@ from speechllm.decoders.base import Decoding
 from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint, saved_keys
+from speechllm.models.compatibility import check_parts
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
@@ -55,6 +56,7 @@ class SpeechLLM(SpeechToText):
         DECODERS.check(decoder)
         check_tuning(ENCODERS, encoder)
         check_tuning(DECODERS, decoder)
+        check_parts(encoder, adapter, decoder, self.loss_weights)
         self.specs = {"encoder": encoder, "adapter": adapter, "decoder": decoder}
         self.freeze_names = check_freeze(freeze)
         self.init_from = init_from
@@ -66,6 +68,7 @@ class SpeechLLM(SpeechToText):
         """Build the parts, once."""
         if "encoder" in dict(self.named_children()):
             return
+        DECODERS.get(self.specs["decoder"]["name"]).check_prompt(self.specs["decoder"])
         self.encoder = ENCODERS.build(self.specs["encoder"])
         self.decoder = DECODERS.build(self.specs["decoder"])
         self.adapter = ADAPTERS.build(
@@ -129,6 +132,11 @@ class SpeechLLM(SpeechToText):
         default: dict[str, float] = self.adapter.loss_weights
         return default[name] if name in default else super().loss_weight(name)
 
+    def transcript_losses(self) -> list[str]:
+        """Return the adapter's losses that have a weight; all of them are learned from transcripts."""
+        weights = ADAPTERS.get(self.specs["adapter"]["name"]).loss_weights | self.loss_weights
+        return [name for name, weight in weights.items() if weight]
+
     @torch.no_grad()
     def decode(self, batch: Batch, num_beams: int) -> list[Hypothesis]:
         """Decode; see :meth:`SpeechToText.decode`."""
@@ -136,7 +144,9 @@ class SpeechLLM(SpeechToText):
         rows = [row for row, length in enumerate(batch.audio_lengths.tolist()) if length > 0]
         if rows:
             readable = batch.select(rows)
-            decoding = Decoding(num_beams, self.max_new_tokens, self.tokens_per_second, self.extra_tokens)
+            decoding = Decoding(
+                num_beams, self.max_new_tokens, self.tokens_per_second, self.extra_tokens, self.min_new_tokens
+            )
             decoded = self.decoder.generate(self.speech(readable), readable, decoding)
             for row, hypothesis in zip(rows, decoded, strict=True):
                 hypotheses[row] = hypothesis
