@@ -101,12 +101,15 @@ class Spans:
         ends: (S,) float32, where it ends, in frames.
         labels: Text that the adapter reads into each position, where it has one; a blank is the empty text.
         weights: (F,) float32, what each frame adds to its position, where the adapter weighs frames.
+        tokens: Ids of the LLM's tokens that the adapter reads into each position, none for a blank, where it writes in
+            these and so has no ``labels``.
     """
 
     starts: Tensor
     ends: Tensor
     labels: list[str] | None = None
     weights: Tensor | None = None
+    tokens: list[list[int]] | None = None
 
 
 @dataclass

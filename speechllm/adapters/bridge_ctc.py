@@ -75,7 +75,7 @@ class CTCBridgeAdapter(Adapter):
     def spans(self, frames: Frames) -> list[Spans]:
         """Return each run and what its label says; see :meth:`Adapter.spans`."""
         labels, runs = self._find_runs(self.log_probs(frames.values), frames.lengths)
-        return spans_of_runs(runs, frames.lengths, labels, self.vocabulary.text)
+        return spans_of_runs(runs, frames.lengths, labels, self.vocabulary.text, tokens=self.vocabulary.tokens)
 
     def _find_runs(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Runs]:
         """Return the label of each frame (B, F) and the runs of all but blanks, from (B, F, labels + 1)."""

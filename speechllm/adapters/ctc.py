@@ -111,7 +111,7 @@ class CTCAdapter(TwoStageAdapter):
         hidden = self.before(zero_padding(self.in_proj(frames.values), frames.lengths), frames.lengths)
         labels, runs, weights = self._compress(self.head(hidden).float().log_softmax(dim=-1), frames.lengths)
         shown = None if self.strategy == "avg" else weights
-        return spans_of_runs(runs, frames.lengths, labels, self.vocabulary.text, shown)
+        return spans_of_runs(runs, frames.lengths, labels, self.vocabulary.text, shown, self.vocabulary.tokens)
 
     def _compress(self, log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Runs, Tensor]:
         """Return labels (B, F), runs, and frame weights (B, F), from (B, F, V + 1) and lengths (B,)."""

@@ -81,6 +81,10 @@ class CTCVocabulary:
             return None
         return ["" if label == self.size else self._text(label) for label in ids]
 
+    def tokens(self, ids: Iterable[int]) -> list[list[int]] | None:
+        """Return the LLM's token of each label, none for the blank; None where the labels are not the LLM's."""
+        return [[] if label == self.size else [label] for label in ids] if self.vocabulary == "llm" else None
+
     def stats(self) -> dict[str, Tensor]:
         """Return how many characters the last transcripts lost, where the vocabulary can lose any."""
         return {"ctc_dropped_characters": torch.tensor(self.dropped)} if self.vocabulary == "characters" else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,6 +128,7 @@ def spans_of_runs(
     labels: Tensor,
     text: Callable[[list[int]], list[str] | None],
     weights: Tensor | None = None,
+    tokens: Callable[[list[int]], list[list[int]] | None] = lambda _: None,
 ) -> list[Spans]:
     """Return the frames of each run and the text of its label, an utterance each.
 
@@ -136,6 +138,7 @@ def spans_of_runs(
         labels: (B, F) int64.
         text: Gives the text of each label, or None where labels have none.
         weights: (B, F), from :func:`weigh_frames`, where they are worth showing.
+        tokens: Gives the LLM's tokens of each label, or None where labels are no tokens of it.
     """
     used, indices, labels = runs.used.cpu(), runs.index.cpu(), labels.cpu()
     weights = None if weights is None else weights.cpu()
@@ -149,11 +152,19 @@ def spans_of_runs(
         own = labels[row, frames]
         first = torch.ones_like(frames, dtype=torch.bool)  # of each stretch of one label, also within merged runs
         first[1:] = (own[1:] != own[:-1]) | (frames[1:] != frames[:-1] + 1)
-        pieces = text(own[first].tolist())
-        texts = None
-        if pieces is not None:
-            texts = [""] * len(counts)
-            for position, piece in zip(index[first].tolist(), pieces, strict=True):
-                texts[position] += piece
-        found.append(Spans(starts.float(), ends.float(), texts, None if weights is None else weights[row, :length]))
+        ids, positions = own[first].tolist(), index[first].tolist()
+        texts = _gather(text(ids), positions, [""] * len(counts))
+        of_llm = _gather(tokens(ids), positions, [[]] * len(counts))
+        shown = None if weights is None else weights[row, :length]
+        found.append(Spans(starts.float(), ends.float(), texts, shown, of_llm))
     return found
+
+
+def _gather(pieces: list[Any] | None, positions: list[int], empty: list[Any]) -> list[Any] | None:
+    """Return the pieces of each position joined, None where there are none at all."""
+    if pieces is None:
+        return None
+    joined = list(empty)
+    for position, piece in zip(positions, pieces, strict=True):
+        joined[position] = joined[position] + piece
+    return joined

@@ -266,3 +266,21 @@ def test_audio_that_cannot_be_shown(model, tmp_path):
         inspect_audio(model, torch.zeros(16_000), offset_s=1.0)
     with pytest.raises(UserError, match="Unknown language 'dee'"):
         inspect_audio(model, torch.zeros(16_000), target="dee")
+
+
+def test_labels_in_the_llms_own_tokens_are_spelled_out():
+    """CTC compression of paper A writes in the LLM's tokens, whose text only the decoder knows."""
+    model = SpeechLLM(
+        encoder={"name": "whisper", **ENCODERS.get("whisper").tiny},
+        adapter={"name": "ctc", "dim": 16, "heads": 2, "layers": 0},
+        decoder={"name": "causal_lm", **DECODERS.get("causal_lm").tiny},
+        max_new_tokens=4,
+    )
+    model.configure_model()
+    model.trained_on = {("asr", "en", "en")}
+    (token,) = model.decoder.tokenizer("k", add_special_tokens=False)["input_ids"]
+    torch.nn.init.zeros_(model.adapter.head.weight)
+    for label, text in ((token, "k"), (model.adapter.blank, "")):
+        torch.nn.init.zeros_(model.adapter.head.bias)
+        model.adapter.head.bias.data[label] = 1
+        assert inspect_audio(model, noise(16_000)[0]).spans.labels == [text]
