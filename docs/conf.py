@@ -25,7 +25,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections|inspect|os|pathlib)\..*"),
     (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
-    (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio"),
+    (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio|Figure"),
     # Private names and constants without a docstring: docstrings may mention them, the reference does not list them.
     (r"py:.*", r"(.*\.)?_\w+"),
     (r"py:data", r"[A-Z_]+"),

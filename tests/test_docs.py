@@ -167,6 +167,7 @@ PAGES_WITH_CODE = {
     "add_adapter": ["tests/adapters/test_adapters.py", "tests/test_invariance.py", "-k", "mean_pool"],
     "add_corpus": [],
     "add_encoder": ["tests/encoders/test_encoders.py", "tests/test_invariance.py", "-k", "windows"],
+    "use_your_files": [],
 }
 
 
