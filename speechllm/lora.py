@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from speechllm.errors import UserError, did_you_mean
-from speechllm.quantization import NF4Linear, replace_module
+from speechllm.quantization import NF4Linear, hidden_linears, replace_module
 
 DEFAULT_TARGETS = (
     ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),  # Llama, Mistral, Gemma, Qwen
@@ -31,7 +31,7 @@ class LoraOptions:
         alpha: Its scale: the update is multiplied by alpha / r.
         dropout: Dropout on the input of A in training.
         targets: Names of the linear and embedding layers to adapt: the last part of a module's name (``q_proj``), or
-            several (``attention.dense``); None takes those of :data:`DEFAULT_TARGETS`.
+            several (``attention.dense``); None takes those of :data:`DEFAULT_TARGETS`, see :func:`find_targets`.
     """
 
     r: int = 8
@@ -121,22 +121,20 @@ def find_targets(module: nn.Module, names: Sequence[str] | None) -> list[str]:
 
     Args:
         module: The network.
-        names: Ends of the layers' names; None for the defaults of its family.
+        names: Ends of the layers' names; None for the defaults of its family, and in any other network for all linear
+            layers but the output layer (Dettmers et al. 2023).
 
     Raises:
-        UserError: If a name matches no linear or embedding layer, or there are no defaults.
+        UserError: If a name matches no linear or embedding layer, or there is none.
     """
     layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)]
     present = sorted({_short_name(name) for name in layers})
     if names is None:
-        names = next((row for row in DEFAULT_TARGETS if set(row) <= set(present)), None)
-        if names is None:
-            msg = (
-                f"No default targets of LoRA are known for this network. Give `lora: {{targets: …}}` some of: "
-                f"{', '.join(present)}."
-            )
-            raise UserError(msg)
+        names = next((row for row in DEFAULT_TARGETS if set(row) <= set(present)), [*hidden_linears(module)])
     found = {target: [name for name in layers if f".{name}".endswith(f".{target}")] for target in names}
+    if not found:
+        msg = f"{type(module).__name__} has no linear layers for LoRA to adapt. Use `tuning: full` or `frozen`."
+        raise UserError(msg)
     if missing := [target for target, matches in found.items() if not matches]:
         hint = "".join(did_you_mean(target, present) for target in missing)
         msg = (

@@ -120,14 +120,7 @@ def quantize_linears(module: nn.Module) -> None:
     Raises:
         UserError: If there is no linear layer to replace.
     """
-    getters = [getattr(part, "get_output_embeddings", None) for part in module.modules()]
-    outputs = {id(get()) for get in getters if callable(get)}
-    linears = {
-        name: layer
-        for name, layer in module.named_modules()
-        # Subclasses are left alone: those that know of their weight would not know of this one's.
-        if type(layer) is nn.Linear and id(layer) not in outputs and name.rpartition(".")[2] not in OUTPUT_LAYERS
-    }
+    linears = hidden_linears(module)
     if not linears:
         msg = (
             f"There is nothing to quantise: `tuning: qlora` holds linear layers in four bits, and "
@@ -136,6 +129,22 @@ def quantize_linears(module: nn.Module) -> None:
         raise UserError(msg)
     for name, layer in linears.items():
         replace_module(module, name, NF4Linear(layer))
+
+
+def hidden_linears(module: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers inside by name, four-bit ones too, but for :data:`OUTPUT_LAYERS`.
+
+    Subclasses of other libraries are left out: what knows of their weight may go around the layer.
+    """
+    getters = [getattr(part, "get_output_embeddings", None) for part in module.modules()]
+    outputs = {id(get()) for get in getters if callable(get)}
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if type(layer) in (nn.Linear, NF4Linear)
+        and id(layer) not in outputs
+        and name.rpartition(".")[2] not in OUTPUT_LAYERS
+    }
 
 
 def replace_module(root: nn.Module, name: str, replacement: nn.Module) -> None:

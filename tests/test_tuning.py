@@ -369,8 +369,14 @@ def test_targets_that_match_nothing():
         UserError, match=r"No layer is called 'q_prj', .*Did you mean 'q_proj'.*There are: .*fc1.*q_proj"
     ):
         tiny_encoder(tuning="lora", lora={"targets": ["v_proj", "q_prj"]})
-    with pytest.raises(UserError, match=r"No default targets .*some of: layers\.0"):
-        find_targets(nn.ModuleDict({"layers": nn.Sequential(nn.Linear(2, 2))}), None)
+    with pytest.raises(UserError, match="Conv1d has no linear layers for LoRA to adapt"):
+        find_targets(nn.Conv1d(2, 2, 1), None)
+
+
+def test_a_network_of_no_known_family_is_adapted_in_every_linear_layer():
+    net = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 2))})
+    net["embed"], net["lm_head"] = nn.Embedding(3, 2), nn.Linear(2, 3)
+    assert find_targets(net, None) == ["layers.0", "layers.2"]
 
 
 def test_targets_may_name_the_module_around():
