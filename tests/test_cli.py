@@ -168,7 +168,7 @@ def test_wrong_specs(recipe, capsys):
     fit = ("fit", "--config", "tiny.yaml")
     assert "Unknown adapter 'con'. Did you mean 'conv'?" in fails(capsys, *fit, "--model.adapter.name", "con")
     assert "does not take 'kernel'. Did you mean 'kernel_size'?" in fails(capsys, *fit, "--model.adapter.kernel", "3")
-    assert "Unknown tuning 'lora'" in fails(capsys, *fit, "--model.encoder.tuning", "lora")
+    assert "Unknown tuning 'lorra'. Did you mean 'lora'?" in fails(capsys, *fit, "--model.encoder.tuning", "lorra")
     assert "'lrr'" in fails(capsys, *fit, "--model.lrr", "1") or "lrr" in fails(capsys, *fit, "--model.lrr", "1")
 
 

@@ -193,7 +193,10 @@ class SpeechToText(LightningModule):
         if not 1 <= total_steps < float("inf"):  # -1 where the data does not know its length
             msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
             raise UserError(msg)
-        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        # Lightning refuses to clip the gradients of a fused optimiser in mixed precision, even without a scaler.
+        fused = "mixed" not in str(self.trainer.precision)
+        options = {"betas": self.betas, "weight_decay": self.weight_decay, "fused": fused}
+        optimizer = torch.optim.AdamW(parameters, self.lr, **options)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.warmup_steps, int(total_steps))
         )
