@@ -16,6 +16,7 @@ from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+from speechllm.models.initial_weights import find_initial
 from speechllm.models.last_checkpoint import LastCheckpoint
 from speechllm.recipe_files import resolve_recipes
 
@@ -140,6 +141,9 @@ class SpeechCLI(LightningCLI):
             check_run_dir(run_dir, resumes=config.ckpt_path is not None, overwrite=config.overwrite)
             if config.ckpt_path == "last":
                 config.ckpt_path = str(_last_checkpoint(run_dir))
+            init_from = config.model.get("init_args", Namespace()).get("init_from")  # type: ignore[no-untyped-call]
+            if init_from is not None and config.ckpt_path is None:
+                find_initial(init_from)  # a run that is not there is named before weights are loaded
         else:
             config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
         if config.ckpt_path is not None:

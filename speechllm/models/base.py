@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from speechllm.batch import Batch, Hypothesis
-from speechllm.errors import UserError
+from speechllm.errors import UserError, did_you_mean
 from speechllm.models.checkpoint import check_state, trained_state
 from speechllm.models.evaluation import make_predictions, mean_by_metric, measure_speed, report, score, write_metrics
 from speechllm.models.gradients import scale_gradients
-from speechllm.models.schedule import warmup_cosine
+from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.predictions import Prediction, write_predictions
 from speechllm.registry import METRICS
 
@@ -55,7 +55,9 @@ class SpeechToText(LightningModule):
         lr: Peak learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         betas: Moments of AdamW.
-        warmup_steps: Optimiser steps of linear warm-up; a cosine to 0 at the trainer's last step follows.
+        warmup_steps: Optimiser steps of linear warm-up.
+        schedule: What follows the warm-up: ``cosine`` to 0 at the trainer's last step, or ``inverse_sqrt`` of the step.
+        part_lr: Peak learning rate of single parts, ``{adapter: 1.0e-4}``, where it is not ``lr``.
         num_beams: Beams in test and prediction; validation is greedy.
         max_new_tokens: Limit of new tokens; None takes it from each utterance's duration.
         tokens_per_second: New tokens per second of speech and text allowed where there is no fixed limit.
@@ -74,6 +76,8 @@ class SpeechToText(LightningModule):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
+        schedule: Literal["cosine", "inverse_sqrt"] = "cosine",
+        part_lr: dict[str, float] | None = None,
         num_beams: int = 1,
         max_new_tokens: int | None = None,
         tokens_per_second: float = 8.0,
@@ -87,6 +91,10 @@ class SpeechToText(LightningModule):
             METRICS.check(spec)
         self.loss_weights = dict(loss_weights or {})
         self.lr, self.weight_decay, self.betas, self.warmup_steps = lr, weight_decay, betas, warmup_steps
+        if schedule == "inverse_sqrt" and warmup_steps < 1:
+            msg = "The schedule 'inverse_sqrt' needs `warmup_steps` of 1 or more: its peak is where they end."
+            raise UserError(msg)
+        self.schedule, self.part_lr = schedule, dict(part_lr or {})
         self.num_beams, self.max_new_tokens = num_beams, max_new_tokens
         self.tokens_per_second, self.extra_tokens = tokens_per_second, extra_tokens
         self.min_new_tokens = min_new_tokens
@@ -162,7 +170,7 @@ class SpeechToText(LightningModule):
             raise UserError(msg)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log learning rate and utterances per second."""
+        """Log the learning rate, of the first group where there are several, and utterances per second."""
         now_s = time.perf_counter()
         if self._clock_s is not None:
             rate = len(batch) * self.trainer.world_size / max(now_s - self._clock_s, 1e-9)
@@ -180,27 +188,46 @@ class SpeechToText(LightningModule):
             rank_zero_warn(f"{self._skipped_clips} clips could not be read and were left out of training so far.")
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW over the trained parameters, with warm-up and cosine.
+        """Return AdamW over the trained parameters, a group for each learning rate, and the schedule.
 
         Raises:
-            UserError: If nothing is trained, or the trainer has no last step.
+            UserError: If nothing is trained, ``part_lr`` names what is not, or the trainer has no last step.
         """
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        if not parameters:
-            msg = "Nothing is trained: every part is frozen. Set `tuning: full` on one, or use an adapter with weights."
-            raise UserError(msg)
+        groups = self._parameter_groups()
         total_steps = self.trainer.estimated_stepping_batches
-        if not 1 <= total_steps < float("inf"):  # -1 where the data does not know its length
+        if self.schedule == "cosine" and not 1 <= total_steps < float("inf"):  # -1: the data does not know its length
             msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
             raise UserError(msg)
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision, even without a scaler.
         fused = "mixed" not in str(self.trainer.precision)
         options = {"betas": self.betas, "weight_decay": self.weight_decay, "fused": fused}
-        optimizer = torch.optim.AdamW(parameters, self.lr, **options)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, self.warmup_steps, int(total_steps))
-        )
+        optimizer = torch.optim.AdamW(groups, self.lr, **options)
+
+        def factor(step: int) -> float:
+            if self.schedule == "cosine":
+                return warmup_cosine(step, self.warmup_steps, int(total_steps))
+            return warmup_inverse_sqrt(step, self.warmup_steps)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trained parameters: those of ``lr``, then those of each part that has its own."""
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        if not trained:
+            msg = "Nothing is trained: every part is frozen. Set `tuning: full` on one, or use an adapter with weights."
+            raise UserError(msg)
+        parts = list(dict.fromkeys(name.split(".")[0] for name in trained))
+        for part in self.part_lr:
+            if part not in parts:
+                msg = f"`part_lr` names '{part}', which is not trained.{did_you_mean(part, parts)} Trained: "
+                raise UserError(msg + f"{', '.join(parts)}.")
+        groups = [{"params": [p for name, p in trained.items() if name.split(".")[0] not in self.part_lr]}]
+        groups += [
+            {"params": [p for name, p in trained.items() if name.split(".")[0] == part], "lr": lr}
+            for part, lr in self.part_lr.items()
+        ]
+        return [group for group in groups if group["params"]]
 
     # Validation, test, prediction
 

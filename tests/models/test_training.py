@@ -11,7 +11,7 @@ import torch
 from speechllm.adapters.conv import ConvAdapter
 from speechllm.errors import UserError
 from speechllm.models.gradients import scale_gradients
-from speechllm.models.schedule import warmup_cosine
+from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.registry import ADAPTERS
 from tests.models.conftest import SPECS
 from tests.tiny import make_batch
@@ -169,6 +169,37 @@ def test_schedule_golden(step, rate):
     """Spec §15.1."""
     assert 1e-4 * warmup_cosine(step, 840, 28_000) == pytest.approx(rate, abs=1e-11)
     assert warmup_cosine(0, 0, 10) == 1
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0), (1, 2.5e-8), (1000, 2.5e-5), (4000, 1e-4), (16_000, 5e-5)])
+def test_inverse_sqrt_schedule_golden(step, rate):
+    """Spec §15.2."""
+    assert 1e-4 * warmup_inverse_sqrt(step, 4000) == pytest.approx(rate, abs=1e-11)
+
+
+def test_rates_by_part_and_inverse_sqrt_in_training(build, trainer, eight, as_loader):
+    encoder = {**SPECS["encoder"], "tuning": "full"}
+    model, rates = build(encoder=encoder, warmup_steps=1, schedule="inverse_sqrt", part_lr={"adapter": 1e-3}), []
+    model.on_train_batch_start = lambda batch, index: rates.append([g["lr"] for g in model.optimizers().param_groups])
+    train(model, trainer, [eight.select([0])] * 5, as_loader, max_steps=5)
+    assert [lr for lr, _ in rates] == pytest.approx([0, 1e-2, 1e-2 / 2**0.5, 1e-2 / 3**0.5, 0.5e-2])
+    assert [lr for _, lr in rates] == pytest.approx([0, 1e-3, 1e-3 / 2**0.5, 1e-3 / 3**0.5, 0.5e-3])
+    names = {id(p): name.split(".")[0] for name, p in model.named_parameters()}
+    groups = [{names[id(p)] for p in group["params"]} for group in model.optimizers().param_groups]
+    assert groups == [{"encoder"}, {"adapter"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part_lr": {"adaptor": 1e-3}}, "Did you mean 'adapter'"),
+        ({"part_lr": {"decoder": 1e-3}}, "'decoder', which is not trained.* Trained: adapter"),
+        ({"schedule": "inverse_sqrt"}, "needs `warmup_steps`"),
+    ],
+)
+def test_wrong_rates(options, message, build, trainer, eight, as_loader):
+    with pytest.raises(UserError, match=message):
+        train(build(**options), trainer, [eight], as_loader, max_steps=1)
 
 
 def test_schedule_in_training(build, trainer, eight, as_loader):
