@@ -22,7 +22,7 @@ exclude_patterns = ["_build", "jupyter_execute"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other libraries: their inventories are on the network, which a build does not touch.
-    (r"py:.*", r"(abc|collections|inspect|os|pathlib)\..*"),
+    (r"py:.*", r"(abc|collections|fractions|inspect|os|pathlib)\..*"),
     (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
     (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio|Figure"),
