@@ -4,12 +4,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from speechllm.cli import COMMANDS, OTHER_COMMANDS, main
+from speechllm.recipe_files import recipes
 from speechllm.registry import ADAPTERS, ENCODERS, METRICS
 from tests.corpora.covost2 import write_covost2
 from tests.corpora.must_c import write_must_c
@@ -111,9 +113,10 @@ def test_commands(line, quickstart, monkeypatch, capsys):
 def test_paths_and_names_exist():
     for path in re.findall(r"`((?:recipes|docs|tests|speechllm)/[\w/.]+)`", README):
         assert (ROOT / path).exists(), path
-    for recipe in sorted((ROOT / "recipes").rglob("*.yaml")):
-        assert f"`{recipe.stem}`" in README, f"{recipe.stem} is not in the README's table"
-    assert set(re.findall(r"@(\w+)\.register", README)) == {"ADAPTERS", "ENCODERS", "METRICS"}
+    table = dict(re.findall(r"^\| `(\w+)(?:/…`, (\d+)|`)", README, flags=re.M))
+    counts = Counter(name.split("/")[0] for name in recipes())
+    assert {name: int(count or 1) for name, count in table.items() if name in counts} == counts
+    assert set(re.findall(r"@(\w+)\.register", README)) == {"ADAPTERS", "ENCODERS", "FUSIONS", "METRICS"}
     assert ADAPTERS.names()
     assert ENCODERS.names()
     assert METRICS.names()
