@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
+from speechllm.adapters.base import Adapter
 from speechllm.cli import COMMANDS, main
 from speechllm.models import SpeechLLM
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS, METRICS
@@ -221,7 +222,9 @@ def test_how_to(name, tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), speechllm_commands(with_message=False))
 def test_command_parses(arguments, message, workplace, parse_only, monkeypatch):
     if "mean_pool" in str(arguments):  # the part that a page shows how to write
-        monkeypatch.setitem(ADAPTERS._parts, "mean_pool", type("Any", (), {"__init__": lambda self, stride=4: None}))
+        monkeypatch.setitem(
+            ADAPTERS._parts, "mean_pool", type("Any", (Adapter,), {"__init__": lambda self, stride=4: None})
+        )
     if "--print_config" in arguments:
         with pytest.raises(SystemExit) as end:
             main(arguments)

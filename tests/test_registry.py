@@ -128,7 +128,7 @@ def test_the_same_class_may_register_again(parts):
 
 
 def test_widths_and_languages_never_stand_in_a_recipe():
-    assert ADAPTERS.builder_args == ("in_dim", "out_dim", "vocab_size")
+    assert ADAPTERS.builder_args == ("in_dim", "out_dim", "vocab_size", "frame_rate")
     assert FUSIONS.builder_args == ("in_dims",)
     assert METRICS.builder_args == ("language",)
 

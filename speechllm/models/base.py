@@ -200,8 +200,7 @@ class SpeechToText(LightningModule):
             raise UserError(msg)
         # Lightning refuses to clip the gradients of a fused optimiser in mixed precision, even without a scaler.
         fused = "mixed" not in str(self.trainer.precision)
-        options = {"betas": self.betas, "weight_decay": self.weight_decay, "fused": fused}
-        optimizer = torch.optim.AdamW(groups, self.lr, **options)
+        optimizer = torch.optim.AdamW(groups, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused)
 
         def factor(step: int) -> float:
             if self.schedule == "cosine":
@@ -222,7 +221,9 @@ class SpeechToText(LightningModule):
             if part not in parts:
                 msg = f"`part_lr` names '{part}', which is not trained.{did_you_mean(part, parts)} Trained: "
                 raise UserError(msg + f"{', '.join(parts)}.")
-        groups = [{"params": [p for name, p in trained.items() if name.split(".")[0] not in self.part_lr]}]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for name, p in trained.items() if name.split(".")[0] not in self.part_lr]}
+        ]
         groups += [
             {"params": [p for name, p in trained.items() if name.split(".")[0] == part], "lr": lr}
             for part, lr in self.part_lr.items()
