@@ -137,10 +137,10 @@ class SpeechCLI(LightningCLI):
             config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
             )
+        if config.ckpt_path == "last":
+            config.ckpt_path = str(_last_checkpoint(run_dir))
         if self.subcommand == "fit":
             check_run_dir(run_dir, resumes=config.ckpt_path is not None, overwrite=config.overwrite)
-            if config.ckpt_path == "last":
-                config.ckpt_path = str(_last_checkpoint(run_dir))
             init_from = config.model.get("init_args", Namespace()).get("init_from")  # type: ignore[no-untyped-call]
             if init_from is not None and config.ckpt_path is None:
                 find_initial(init_from)  # a run that is not there is named before weights are loaded
@@ -175,7 +175,7 @@ def check_run_dir(run_dir: Path, resumes: bool, overwrite: bool) -> None:
 def _last_checkpoint(run_dir: Path) -> Path:
     path = run_dir / "checkpoints" / "last.ckpt"
     if not path.is_file():
-        msg = f"There is nothing to resume: '{path}' does not exist. Leave out `--ckpt_path last` to start."
+        msg = f"There is no last checkpoint: '{path}' does not exist. Leave out `--ckpt_path last`, or train first."
         raise UserError(msg)
     return path
 

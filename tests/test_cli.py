@@ -134,7 +134,9 @@ def test_run_folders(recipe, capsys):
     main(["validate", "--config", "tiny.yaml"])
     main(["test", "--config", "runs/tiny/config.yaml", "--run_dir", "runs/tiny"])
     assert Path("runs/tiny/test/report.txt").read_text().startswith("metric")
-    assert "nothing to resume" in fails(capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last")
+    assert "There is no last checkpoint" in fails(
+        capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last"
+    )
 
 
 def test_last_checkpoint_is_the_newest_whatever_its_score(recipe):

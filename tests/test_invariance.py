@@ -25,6 +25,7 @@ LENGTHS = (720, 12_345, 8_000, 32_077, 16_079)
 ORDERS = ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1])
 ADAPTER_TOLERANCE = 1e-5
 ENCODER_TOLERANCE = 2e-4  # spec §0.2: through an encoder of several layers
+BFLOAT16_TOLERANCE = 0.1  # values are of the order of 1
 FRAME_LENGTHS = (1, 2, 3, 7, 16, 17, 50, 63, 151)
 # Frames never meet in the frame-wise `mlp`, which has no mask to forget.
 TWO_STAGE = [name for name in ADAPTERS.names() if issubclass(ADAPTERS.get(name), TwoStageAdapter)]
@@ -133,3 +134,33 @@ def test_the_check_sees_an_adapter_that_forgets_its_mask(adapter, monkeypatch):
     together = adapter(Frames(values, torch.tensor([5, 20])))
     alone = adapter(Frames(values[:1, :5], torch.tensor([5])))
     assert (together.values[0, : int(alone.lengths[0])] - alone.values[0]).abs().max() > ADAPTER_TOLERANCE
+
+
+@pytest.mark.parametrize(("encoder", "adapter"), tiny_pairs())
+def test_bfloat16(encoder, adapter, clips):
+    """In bfloat16 an utterance alone and among others differs by rounding, far less than by a mask forgotten."""
+    encoder = tiny_encoder_for(adapter, encoder).bfloat16()
+    adapter = tiny_adapter(adapter, encoder.dim, 16).bfloat16()
+    order = ORDERS[1]
+    batch = make_batch(clips, order, padding=777, garbage=1e4)
+    with torch.no_grad():
+        frames = encoder(batch.audio, batch.audio_lengths)
+        together = adapter(frames)
+        for row, i in enumerate(order):
+            alone = encoder(clips[i][None], torch.tensor([LENGTHS[i]]))
+            length = int(alone.lengths[0])
+            assert int(frames.lengths[row]) == length
+            assert together.values.dtype == torch.bfloat16
+            torch.testing.assert_close(
+                frames.values[row, :length].float(), alone.values[0].float(), rtol=0, atol=BFLOAT16_TOLERANCE
+            )
+            assert together.values[row, int(together.lengths[row]) :].abs().sum() == 0
+            fixed = adapter.output_lengths(alone.lengths)
+            if fixed is None:  # where the content decides, rounding may tip a label: positions are not the same then
+                assert 1 <= int(together.lengths[row]) <= length
+                continue
+            own = adapter(alone)
+            assert int(together.lengths[row]) == int(own.lengths[0]) == int(fixed)
+            torch.testing.assert_close(
+                together.values[row, : int(fixed)].float(), own.values[0].float(), rtol=0, atol=BFLOAT16_TOLERANCE
+            )

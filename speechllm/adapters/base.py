@@ -35,7 +35,8 @@ class Adapter(nn.Module, ABC):
                 from it, as :meth:`encode_targets` or else the LLM's tokenizer gives them; None in inference.
 
         Returns:
-            Speech embeddings (B, S, H) with lengths (B,), auxiliary losses and figures to log.
+            Speech embeddings (B, S, H) with lengths (B,), auxiliary losses and figures to log; among these
+            ``short_utterances``, the number of those with fewer frames than a window or kernel, where there is one.
         """
 
     @abstractmethod

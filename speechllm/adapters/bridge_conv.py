@@ -48,7 +48,8 @@ class ConvBridgeAdapter(Adapter):
         for conv in self.convs:  # between them nothing is zeroed: no position within its length reads past it
             hidden = nn.functional.gelu(conv(hidden))
         values = self.projection(hidden.transpose(1, 2))
-        return AdapterOutput(zero_padding(values, out_lengths), out_lengths)
+        stats = {"short_utterances": (frames.lengths < REACH).sum()}
+        return AdapterOutput(zero_padding(values, out_lengths), out_lengths, stats=stats)
 
     def spans(self, frames: Frames) -> list[Spans]:
         """Return the ten frames that each position reads, which overlap; see :meth:`Adapter.spans`."""

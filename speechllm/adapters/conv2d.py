@@ -63,7 +63,8 @@ class Conv2dAdapter(Adapter):
         values = zero_padding(frames.values, frames.lengths)
         values = nn.functional.pad(values, (0, 0, 0, KERNEL * int(out_lengths.max()) - values.shape[1]))
         values = self.projection(self.conv(values[:, None])[:, 0])
-        return AdapterOutput(zero_padding(values, out_lengths), out_lengths)
+        stats = {"short_utterances": (frames.lengths < KERNEL).sum()}
+        return AdapterOutput(zero_padding(values, out_lengths), out_lengths, stats=stats)
 
     def spans(self, frames: Frames) -> list[Spans]:
         """Return the five frames of each position; see :meth:`Adapter.spans`."""

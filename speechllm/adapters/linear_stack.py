@@ -45,7 +45,8 @@ class LinearStackAdapter(Adapter):
         values = zero_padding(frames.values[:, :used], frames.lengths)
         values = nn.functional.pad(values, (0, 0, 0, used - values.shape[1]))
         stacked = values.reshape(values.shape[0], -1, self.stride * values.shape[2])
-        return AdapterOutput(zero_padding(self.layers(stacked), lengths), lengths)
+        stats = {"short_utterances": (frames.lengths < self.stride).sum()}
+        return AdapterOutput(zero_padding(self.layers(stacked), lengths), lengths, stats=stats)
 
     def spans(self, frames: Frames) -> list[Spans]:
         """Return ``stride`` frames for each position; the dropped ones belong to none."""

@@ -48,7 +48,8 @@ class ProjectorAdapter(Adapter):
         values = nn.functional.pad(values, (0, 0, 0, used - values.shape[1])).transpose(1, 2)
         hidden = nn.functional.gelu(self.conv1(values)).transpose(1, 2)
         hidden = self.conv2(zero_padding(hidden, STRIDE * lengths).transpose(1, 2)).transpose(1, 2)
-        return AdapterOutput(zero_padding(self.layers(hidden), lengths), lengths)
+        stats = {"short_utterances": (frames.lengths < STRIDE).sum()}
+        return AdapterOutput(zero_padding(self.layers(hidden), lengths), lengths, stats=stats)
 
     def spans(self, frames: Frames) -> list[Spans]:
         """Return four frames for each position; the dropped ones belong to none."""

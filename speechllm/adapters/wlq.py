@@ -100,7 +100,8 @@ class WLQAdapter(Adapter):
             encoder_attention_mask=valid,
         ).last_hidden_state  # (B·N, Q, D)
         values = self.out_proj(answers.reshape(utterances, windows * queries, -1))
-        return AdapterOutput(zero_padding(values, out_lengths), out_lengths)
+        stats = {"short_utterances": (frames.lengths < self.window).sum()}
+        return AdapterOutput(zero_padding(values, out_lengths), out_lengths, stats=stats)
 
     def spans(self, frames: Frames) -> list[Spans]:
         """Return each position's window; see :meth:`Adapter.spans`."""

@@ -163,9 +163,12 @@ class CausalLM(Decoder):
         Raises:
             UserError: If it does not: the model changes its logits in a way that this class does not know.
         """
+        was_training = self.training
+        self.eval()  # dropout would set the two apart
         ids = torch.arange(3, device=self.llm.device)[None]
         expected = self.llm(input_ids=ids, use_cache=False).logits
         got = self.output_logits(self.llm.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        self.train(was_training)
         if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
             msg = (
                 f"The language model '{self.llm.config.model_type}' changes its logits in a way that target-only loss "

@@ -1,5 +1,6 @@
 """Two encoders that hear the same audio, and a fusion that makes one stream of their frames (spec §11; paper D)."""
 
+import math
 import warnings
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -60,9 +61,8 @@ class ParallelEncoder(Encoder):
     def __init__(self, encoders: list[dict[str, Any]], fusion: dict[str, Any], frame_rate: float | None = None) -> None:
         super().__init__()
         _check_specs(encoders, fusion)
-        if frame_rate is not None and frame_rate <= 0:
-            msg = f"`frame_rate` must be above 0 Hz, but is {frame_rate}."
-            raise UserError(msg)
+        classes = [ENCODERS.get(spec["name"]) for spec in encoders]
+        _check_frame_rate(frame_rate, [getattr(part, "frame_rate", math.inf) for part in classes])
         self.first, self.second = first, second = [ENCODERS.build(spec) for spec in encoders]
         self.fusion = FUSIONS.build(fusion, in_dims=(first.dim, second.dim))
         self.dim = self.fusion.dim
@@ -166,3 +166,17 @@ def _check_specs(encoders: list[dict[str, Any]], fusion: dict[str, Any]) -> None
             msg = "The encoder 'parallel' cannot hold another 'parallel'; give two encoders such as whisper and hubert."
             raise UserError(msg)
     FUSIONS.check(fusion)
+
+
+def _check_frame_rate(frame_rate: float | None, own: list[float]) -> None:
+    """Check that streams of the rates ``own`` can meet at the one asked for.
+
+    Raises:
+        UserError: If they cannot.
+    """
+    if frame_rate is not None and not 1 <= frame_rate <= max(own):
+        msg = (
+            f"The streams of `parallel` have {' and '.join(f'{rate:g}' for rate in own)} frames per second and cannot "
+            f"meet at `frame_rate: {frame_rate:g}`. Choose 1 to {max(own):g}, or leave it out for {max(own):g}."
+        )
+        raise UserError(msg)

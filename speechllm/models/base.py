@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -251,8 +251,8 @@ class SpeechToText(LightningModule):
         values = {f"val_{name}": value for name, value in mean_by_metric(scores).items()}
         if len({(item.corpus, item.languages) for item in scores}) > 1:
             values |= {f"val_{item.metric}/{item.corpus}_{item.languages}": item.value for item in scores}
-        values["val_score"] = values.get("val_bleu", 100.0 - values.get("val_wer", 100.0))
         values["val_loss"] = float(sums[0] / sums[1].clamp(min=1))
+        values["val_score"] = validation_score(values)
         shown = ("val_loss", "val_wer", "val_bleu")
         self.log_dict({key: value for key, value in values.items() if key in shown}, prog_bar=True)
         self.log_dict({key: value for key, value in values.items() if key not in shown})
@@ -350,3 +350,18 @@ class SpeechToText(LightningModule):
             rank_zero_warn(f"Left out of training: {message}")
         if batch.skipped:
             self.log("skipped_clips", float(self._skipped_clips), batch_size=max(1, len(batch)))
+
+
+def validation_score(values: Mapping[str, float]) -> float:
+    """Return what checkpoints are chosen by, higher is better: BLEU, else chrF, WER, CER, or the loss, turned around.
+
+    Args:
+        values: Figures of a validation by the names that they are logged under, ``val_loss`` among them.
+    """
+    for name in ("val_bleu", "val_chrf"):
+        if name in values:
+            return values[name]
+    for name in ("val_wer", "val_cer"):
+        if name in values:
+            return 100.0 - values[name]
+    return -values["val_loss"]

@@ -1,6 +1,7 @@
 """Which parts cannot work together, found from their specs before any weight is loaded."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from speechllm.errors import UserError, did_you_mean
@@ -8,6 +9,9 @@ from speechllm.registry import ADAPTERS, ENCODERS, Spec
 
 CHARACTER_FRAME_RATE = 20.0
 """Frames per second that a CTC loss over characters or bytes needs: fast speech has close to 20 characters a second."""
+
+SENTENCE = "When does the train leave? It leaves at half past seven in the morning."
+"""Text that shows whether a tokenizer writes words or characters."""
 
 
 def check_parts(encoder: Spec, adapter: Spec, decoder: Spec, loss_weights: Mapping[str, float]) -> None:
@@ -62,7 +66,7 @@ def _check_ctc_logits(encoder: Spec, adapter: Spec) -> None:
 def _check_ctc_rate(encoder: Spec, adapter: Spec, decoder: Spec) -> None:
     vocabulary = _ctc_vocabulary(adapter, decoder)
     rate = frame_rate(encoder)
-    if vocabulary not in ("bytes", "characters") or rate is None or rate >= CHARACTER_FRAME_RATE:
+    if vocabulary is None or rate is None or rate >= CHARACTER_FRAME_RATE or not _spells(vocabulary):
         return
     msg = (
         f"The CTC loss of the adapter '{adapter['name']}' spells transcripts in {vocabulary}, which takes about "
@@ -70,6 +74,16 @@ def _check_ctc_rate(encoder: Spec, adapter: Spec, decoder: Spec) -> None:
         f"`vocabulary: llm` with an LLM of subword tokens, or an encoder of 50 frames per second."
     )
     raise UserError(msg)
+
+
+def _spells(vocabulary: str) -> bool:
+    """Return whether a vocabulary has about one label a character."""
+    if not vocabulary.endswith(".json") or not Path(vocabulary).is_file():
+        return vocabulary in ("bytes", "characters")
+    from tokenizers import Tokenizer
+
+    labels = Tokenizer.from_file(vocabulary).encode(SENTENCE, add_special_tokens=False).ids
+    return len(labels) > len(SENTENCE) / 2
 
 
 def _ctc_vocabulary(adapter: Spec, decoder: Spec) -> str | None:
@@ -82,5 +96,5 @@ def _ctc_vocabulary(adapter: Spec, decoder: Spec) -> str | None:
     vocabulary = str(adapter.get("vocabulary", default))
     if vocabulary != "llm":
         return vocabulary
-    bytes_by_default = decoder.get("pretrained") is None and decoder.get("tokenizer") in (None, "bytes")
-    return "bytes" if bytes_by_default or decoder.get("tokenizer") == "bytes" else "llm"
+    tokenizer = decoder.get("tokenizer") or ("bytes" if decoder.get("pretrained") is None else "llm")
+    return str(tokenizer)

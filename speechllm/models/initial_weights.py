@@ -34,7 +34,8 @@ def find_initial(init_from: str | Sequence[str]) -> list[Path]:
 def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, Any]) -> tuple[str, set[str]]:
     """Load the tensors of checkpoints into a model of another recipe, where their names are the same.
 
-    Weights of a layer that LoRA wraps in one of the two recipes and not in the other are the same weights, and plain
+    A part of another kind, such as an adapter `cif` where the run had `ctc`, begins anew: names alone may agree by
+    chance. Weights of a layer that LoRA wraps in one of the two recipes and not in the other are the same weights, and plain
     weights are quantised where the recipe holds them in four bits.
 
     Args:
@@ -53,7 +54,9 @@ def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, An
     given = average([checkpoint["state_dict"] for checkpoint in checkpoints])
     shapes = plain_shapes(model)
     places = {_without_lora(key): key for key in shapes}
-    matched = {places[_without_lora(key)]: value for key, value in given.items() if _without_lora(key) in places}
+    other_kind = _parts_of_another_kind(checkpoints[0]["hyper_parameters"], specs)
+    left_out = [key for key in given if _without_lora(key) not in places or key.split(".")[0] in other_kind]
+    matched = {places[_without_lora(key)]: value for key, value in given.items() if key not in left_out}
     named = " + ".join(map(str, paths))
     problems = [
         f"{key} is {tuple(value.shape)} there and {tuple(shapes[key])} in the recipe"
@@ -68,12 +71,16 @@ def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, An
         raise UserError(msg)
     model.load_state_dict(matched, strict=False)
     changed = _own_keys(model, matched)
-    left_out = [key for key in given if _without_lora(key) not in places]
     counts = {"loaded": changed, "new": saved_keys(model) - changed, "left out": left_out}
     line = "; ".join(f"{what} {count_by_part(sorted(keys))}" for what, keys in counts.items() if keys)
     if any(".lora_" in key for key in left_out):
         line += ". What its LoRA has learned is left out: merge that run first (`speechllm merge`), or keep LoRA"
     return f"Weights from {named}: {line}.", changed
+
+
+def _parts_of_another_kind(stored: Mapping[str, Any], specs: Mapping[str, Any]) -> set[str]:
+    """Return the parts that have another name in a checkpoint's hyperparameters than in the recipe."""
+    return {part for part, spec in specs.items() if stored.get(part, {}).get("name") != spec["name"]}
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

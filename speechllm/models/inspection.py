@@ -194,7 +194,7 @@ def _positions(model: "SpeechLLM", samples: Tensor) -> tuple[int, Spans]:
     model.eval()
     with torch.inference_mode():
         audio = samples[None].to(model.device)
-        frames = model.encoder(audio, torch.tensor([len(samples)], device=model.device))
+        frames = model.encode(audio, torch.tensor([len(samples)], device=model.device))
         (spans,) = model.adapter.spans(frames)
     model.train(was_training)
     weights = None if spans.weights is None else spans.weights.float().cpu()

@@ -1,6 +1,7 @@
 """Speech LLM: an encoder, an adapter and a decoder in a row."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import speechllm.adapters
 import speechllm.decoders
 import speechllm.encoders
 import speechllm.fusions  # noqa: F401  # the four imports register the parts
-from speechllm.batch import AdapterOutput, Batch, Hypothesis
+from speechllm.batch import AdapterOutput, Batch, Frames, Hypothesis
 from speechllm.decoders.base import Decoding
 from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
@@ -101,6 +102,19 @@ class SpeechLLM(SpeechToText):
             rank_zero_info(report)
         self.decoder.check_output_layer()
 
+    def encode(self, audio: Tensor, audio_lengths: Tensor) -> Frames:
+        """Return the encoder's frames in the number format of the adapter's weights.
+
+        The trainer's mixed precision would see to that; a model in a notebook has no trainer.
+
+        Args:
+            audio: (B, T) float32.
+            audio_lengths: (B,) int64, samples.
+        """
+        frames: Frames = self.encoder(audio, audio_lengths)
+        weight = next(self.adapter.parameters(), frames.values)
+        return replace(frames, values=frames.values.to(weight.dtype))
+
     def speech(self, batch: Batch, targets: list[Tensor] | None = None) -> AdapterOutput:
         """Return the speech embeddings (B, S, H) of a batch.
 
@@ -112,7 +126,7 @@ class SpeechLLM(SpeechToText):
             UserError: If an utterance is too short or too long for the encoder.
         """
         self.encoder.check_durations(batch.audio_lengths, batch.ids)
-        frames = self.encoder(batch.audio, batch.audio_lengths)
+        frames = self.encode(batch.audio, batch.audio_lengths)
         speech: AdapterOutput = self.adapter(frames, targets)
         speech.stats["compression_ratio"] = frames.lengths.sum() / speech.lengths.sum()
         return speech

@@ -206,7 +206,7 @@ NOWHERE = {"name": "whisper", "pretrained": "/no/such/folder"}
         ({"encoders": [NOWHERE, {"name": "parallel", **ParallelEncoder.tiny}]}, "cannot hold another 'parallel'"),
         ({"encoders": [NOWHERE, NOWHERE], "fusion": {"name": "gated"}}, "Unknown fusion 'gated'"),
         ({"encoders": [NOWHERE, NOWHERE], "fusion": {"name": "concat", "heads": 2}}, "'concat' does not take 'heads'"),
-        ({"encoders": [NOWHERE, NOWHERE], "frame_rate": 0}, "`frame_rate` must be above 0 Hz, but is 0"),
+        ({"encoders": [NOWHERE, NOWHERE], "frame_rate": 0}, "cannot meet at `frame_rate: 0`. Choose 1 to 50"),
     ],
 )
 def test_wrong_options_are_found_before_weights_are_loaded(options, message):

@@ -126,6 +126,17 @@ def two_stages(named, run):
     return {"encoder": named["encoder"], "decoder": tuned(named["decoder"], "lora"), "init_from": str(run)}
 
 
+def test_a_part_of_another_kind_begins_anew(fit, build, named):
+    """`base` has tensors of the same names and shapes as `conv`, but they are not the same layers' weights."""
+    parts = {"encoder": {**named["encoder"], "tuning": "full"}, "decoder": named["decoder"]}
+    first, run = fit("first", **parts)
+    parts["adapter"] = {"name": "base", **ADAPTERS.get("base").tiny}
+    second, _ = fit("second", **parts, init_from=str(run), lr=0.0)
+    assert torch.equal(second.encoder.encoder.conv1.weight, first.encoder.encoder.conv1.weight)
+    assert first.adapter.in_proj[0].weight.shape == second.adapter.in_proj[0].weight.shape
+    assert torch.equal(second.adapter.in_proj[0].weight, build(**parts).adapter.in_proj[0].weight)
+
+
 def test_what_was_loaded_is_said_in_one_line(fit, build, named, caplog):
     adapter = {"name": "mlp", **ADAPTERS.get("mlp").tiny}
     encoder = {**named["encoder"], "tuning": "full"}

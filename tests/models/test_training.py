@@ -265,3 +265,23 @@ def test_overfitting_a_few_utterances(build, trainer, as_loader):
     train(model, trainer, [batch], as_loader, max_steps=300, max_epochs=-1, gradient_clip_val=1.0)
     model.eval()
     assert [hypothesis.transcript for hypothesis in model.decode(batch, 1)] == batch.transcripts
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTERS.names() if ADAPTERS.get(name).loss_weights])
+def test_every_loss_of_every_adapter_reaches_the_total_with_its_weight(name, build, eight):
+    """Total = cross-entropy + Σ weight · loss, and each loss teaches the adapter (spec §13.3–13.4)."""
+    defaults = ADAPTERS.get(name).loss_weights
+    weights = {loss: 0.3 + place for place, loss in enumerate(defaults)}
+    adapter = {"name": name, **ADAPTERS.get(name).tiny}
+    for given, used in (({}, defaults), (weights, weights)):
+        model = build(adapter=adapter, loss_weights=given).train()
+        losses = model.losses(eight)
+        assert set(losses.auxiliary) == set(defaults)
+        parts = {loss: (values * losses.target_lengths).sum() for loss, values in losses.auxiliary.items()}
+        expected = losses.llm.sum() + sum(used[loss] * part for loss, part in parts.items())
+        torch.testing.assert_close(model._weighted_sum(losses), expected)
+        for loss, part in parts.items():
+            gradients = torch.autograd.grad(
+                part, list(model.adapter.parameters()), retain_graph=True, allow_unused=True
+            )
+            assert any(g is not None and g.abs().sum() > 0 for g in gradients), f"{loss} teaches nothing"
