@@ -35,8 +35,8 @@ def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, An
     """Load the tensors of checkpoints into a model of another recipe, where their names are the same.
 
     A part of another kind, such as an adapter `cif` where the run had `ctc`, begins anew: names alone may agree by
-    chance. Weights of a layer that LoRA wraps in one of the two recipes and not in the other are the same weights, and plain
-    weights are quantised where the recipe holds them in four bits.
+    chance. Weights of a layer that LoRA wraps in one of the two recipes and not in the other are the same weights, and
+    plain weights are quantised where the recipe holds them in four bits.
 
     Args:
         model: The model, with its parts built.

@@ -82,3 +82,18 @@ def test_state_dict_round_trip(name):
     second.load_state_dict(first.state_dict())
     given = frames()
     assert torch.equal(first(given).values, second(given).values)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reach"),
+    [
+        ("projector", {}, 4),
+        ("linear_stack", {"stride": 5}, 5),
+        ("bridge_conv", {}, 10),
+        ("conv2d", {}, 5),
+        ("wlq", {"window_frames": 9}, 9),
+    ],
+)
+def test_utterances_shorter_than_a_kernel_or_window_are_counted(name, options, reach):
+    output = tiny_adapter(name, in_dim=12, out_dim=8, **options)(frames())
+    assert int(output.stats["short_utterances"]) == sum(length < reach for length in LENGTHS)

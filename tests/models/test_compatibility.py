@@ -2,9 +2,10 @@
 
 import pytest
 
+from speechllm.data.synthetic import train_tokenizer
 from speechllm.errors import UserError
 from speechllm.models import SpeechLLM
-from speechllm.models.compatibility import frame_rate
+from speechllm.models.compatibility import SENTENCE, frame_rate
 
 # None of these names can be loaded: an error that comes first shows that nothing was tried.
 WHISPER = {"name": "whisper", "pretrained": "none/whisper"}
@@ -61,3 +62,16 @@ def test_rate_of_parallel_streams():
 )
 def test_losses_learned_from_transcripts(adapter, options, losses):
     assert SpeechLLM(WHISPER, adapter, LLM, **options).transcript_losses() == losses
+
+
+@pytest.mark.parametrize(("merges", "refused"), [(0, True), (300, False)])
+def test_a_tokenizer_file_that_spells_is_found_out(merges, refused, tmp_path):
+    """Characters do not fit into 6.25 frames per second, whatever file they come from."""
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer([SENTENCE] * 5, 262 + merges).save(str(path))
+    spec = {"name": "ctc", "vocabulary": str(path)}
+    if refused:
+        with pytest.raises(UserError, match=r"6\.25"):
+            SpeechLLM(SEAMLESS, spec, LLM)
+    else:
+        SpeechLLM(SEAMLESS, spec, LLM)

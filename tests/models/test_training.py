@@ -10,9 +10,10 @@ import torch
 
 from speechllm.adapters.conv import ConvAdapter
 from speechllm.errors import UserError
+from speechllm.models.base import validation_score
 from speechllm.models.gradients import scale_gradients
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
-from speechllm.registry import ADAPTERS
+from speechllm.registry import ADAPTERS, ENCODERS
 from tests.models.conftest import SPECS
 from tests.tiny import make_batch
 
@@ -285,3 +286,42 @@ def test_every_loss_of_every_adapter_reaches_the_total_with_its_weight(name, bui
                 part, list(model.adapter.parameters()), retain_graph=True, allow_unused=True
             )
             assert any(g is not None and g.abs().sum() > 0 for g in gradients), f"{loss} teaches nothing"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"val_loss": 2.0, "val_wer": 30.0, "val_bleu": 12.0, "val_chrf": 40.0}, 12.0),
+        ({"val_loss": 2.0, "val_wer": 30.0, "val_chrf": 40.0}, 40.0),
+        ({"val_loss": 2.0, "val_wer": 30.0, "val_cer": 10.0}, 70.0),
+        ({"val_loss": 2.0, "val_cer": 10.0}, 90.0),
+        ({"val_loss": 2.0}, -2.0),
+    ],
+)
+def test_checkpoints_are_chosen_by_what_is_measured(values, expected):
+    """A score that never moves would keep the first checkpoint for the best."""
+    assert validation_score(values) == expected
+
+
+def test_dropout_does_not_disturb_the_check_of_the_output_layer(build):
+    """LoRA that has learned something makes two forwards in training mode differ by its dropout."""
+    decoder = {**SPECS["decoder"], "tuning": "lora", "lora": {"dropout": 0.5}}
+    model = build(decoder=decoder).train()
+    for name, parameter in model.decoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.decoder.check_output_layer()
+    assert model.decoder.training
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.names())
+def test_a_model_in_bfloat16_works_without_a_trainer(adapter, build, eight):
+    """Encoder and LLM in bfloat16, the adapter in float32, as recipes have them; no autocast."""
+    if getattr(ADAPTERS.get(adapter), "needs_ctc_logits", False):
+        encoder = {"name": "hubert", **ENCODERS.get("hubert").tiny, "ctc_head": True, "dtype": "bfloat16"}
+    else:
+        encoder = {**SPECS["encoder"], "dtype": "bfloat16"}
+    decoder = {**SPECS["decoder"], "dtype": "bfloat16"}
+    model = build(encoder=encoder, adapter={"name": adapter, **ADAPTERS.get(adapter).tiny}, decoder=decoder).eval()
+    assert len(model.decode(eight, num_beams=1)) == len(eight)
+    assert model.losses(eight).llm.isfinite().all()
