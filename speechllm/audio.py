@@ -137,7 +137,7 @@ def prepare_samples(samples: npt.NDArray[np.generic] | Tensor, sampling_rate: in
 def _open(path: str | Path) -> soundfile.SoundFile:
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
-        msg = f"The audio file '{path}' {what}. Check the path, or prepare the manifests anew."
+        msg = f"The audio file '{path}' {what}. Check the path; where a manifest names it, prepare the corpus anew."
         raise AudioError(msg)
     if Path(path).stat().st_size == 0:
         msg = f"The audio file '{path}' is empty (0 bytes). Fetch it anew, or leave it out."

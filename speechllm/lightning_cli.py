@@ -137,6 +137,8 @@ class SpeechCLI(LightningCLI):
             config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
             )
+        if "init_args" in config.get("model", {}):
+            config.model.init_args = _with_nulls(config.model.init_args)
         if config.ckpt_path == "last":
             config.ckpt_path = str(_last_checkpoint(run_dir))
         if self.subcommand == "fit":
@@ -150,6 +152,15 @@ class SpeechCLI(LightningCLI):
             read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
         if self.subcommand == "test":
             config.verbose = False  # the model prints its own table, with signatures
+
+
+def _with_nulls(value: Any) -> Any:
+    """Return options in which a ``null`` inside a spec is one: jsonargparse reads it from a flag as a text."""
+    if isinstance(value, Namespace):
+        return Namespace({key: _with_nulls(inner) for key, inner in vars(value).items()})  # type: ignore[no-untyped-call]
+    if isinstance(value, dict):
+        return {key: _with_nulls(inner) for key, inner in value.items()}
+    return None if value in ("null", "None") else value
 
 
 def default_run_dir(config: Namespace) -> Path:

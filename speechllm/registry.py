@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from types import UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from speechllm.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
+
+_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
 class Registry(Generic[T]):
@@ -72,7 +75,8 @@ class Registry(Generic[T]):
         """Check a spec's name and option names without building anything.
 
         Raises:
-            UserError: If the spec has no name, an unknown name, or an option that the part does not take.
+            UserError: If the spec has no name, an unknown name, an option that the part does not take, or a value of
+                another kind than the option's.
         """
         if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
             msg = f"The {self.kind} needs a mapping with a 'name', such as {{name: {self._example()}}}; got {spec!r}."
@@ -91,6 +95,12 @@ class Registry(Generic[T]):
         if missing:
             msg = f"The {self.kind} '{spec['name']}' needs {', '.join(repr(key) for key in missing)}."
             raise UserError(msg)
+        for key in allowed.keys() & spec.keys():
+            kinds = _kinds(allowed[key].annotation)
+            if kinds and not any(_is_of_kind(spec[key], kind) for kind in kinds):
+                wanted = " or ".join(_KIND_NAMES[kind] for kind in kinds)
+                msg = f"`{key}` of the {self.kind} '{spec['name']}' must be {wanted}, but is {spec[key]!r}."
+                raise UserError(msg)
 
     def build(self, spec: Spec, **builder_args: Any) -> T:
         """Build the part that ``spec`` describes.
@@ -111,6 +121,18 @@ class Registry(Generic[T]):
 
     def _example(self) -> str:
         return self.names()[0] if self._parts else "…"
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """Return the kinds of plain values that an annotation allows; nothing where it allows others too."""
+    kinds = list(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    return kinds if all(kind in _KIND_NAMES for kind in kinds) else []
+
+
+def _is_of_kind(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 ENCODERS: Registry[Any] = Registry("encoder")

@@ -22,6 +22,7 @@ BOTTOM = {
     "lora",
     "predictions",
     "quantization",
+    "random_weights",
     "recipe_files",
     "registry",
     "report",

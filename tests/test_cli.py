@@ -174,6 +174,21 @@ def test_wrong_specs(recipe, capsys):
     assert "'lrr'" in fails(capsys, *fit, "--model.lrr", "1") or "lrr" in fails(capsys, *fit, "--model.lrr", "1")
 
 
+def test_null_inside_a_spec_given_as_a_flag(recipe):
+    main(["fit", "--config", "tiny.yaml", "--model.adapter.hidden_channels", "null", "--trainer.max_steps", "1"])
+    kept = torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["adapter"]
+    assert kept["hidden_channels"] is None
+
+
+def test_wrong_fields_and_values_of_a_configuration(recipe, capsys):
+    fit = ("fit", "--config", "tiny.yaml")
+    encoder, decoder = ("--model.encoder.config", "--model.decoder.config")
+    assert "has no field 'd_modl'. Did you mean 'd_model'?" in fails(capsys, *fit, encoder, "{d_modl: 8}")
+    assert "do not go together" in fails(capsys, *fit, encoder, "{d_model: 8, encoder_attention_heads: 3}")
+    wrong = "{model_type: llama, hiden_size: 8}"
+    assert "has no field 'hiden_size'. Did you mean 'hidden_size'?" in fails(capsys, *fit, decoder, wrong)
+
+
 def test_wrong_data(recipe, capsys):
     fit = ("fit", "--config", "tiny.yaml")
     assert "No MuST-C partition en-de in 'nowhere'" in fails(capsys, *fit, "--data.root", "nowhere")

@@ -139,3 +139,33 @@ def test_widths_and_languages_never_stand_in_a_recipe():
 )
 def test_did_you_mean(given, hint):
     assert did_you_mean(given, iter(["whisper", "hubert"])) == hint
+
+
+class Typed:
+    def __init__(self, size: int = 4, rate: float = 0.1, on: bool = False, limit: int | None = None, more: list = ()):
+        self.size = size
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "abc"}, "`size` of the part 'typed' must be a whole number, but is 'abc'"),
+        ({"size": 24.5}, "must be a whole number, but is 24.5"),
+        ({"size": True}, "must be a whole number, but is True"),
+        ({"rate": "1e-4x"}, "`rate` of the part 'typed' must be a number, but is '1e-4x'"),
+        ({"on": 1}, "must be true or false, but is 1"),
+        ({"limit": "none"}, "`limit` of the part 'typed' must be a whole number or null, but is 'none'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(options, message):
+    parts = Registry("part")
+    parts.register("typed")(Typed)
+    with pytest.raises(UserError, match=message):
+        parts.check({"name": "typed", **options})
+
+
+def test_values_of_the_right_kind_pass():
+    parts = Registry("part")
+    parts.register("typed")(Typed)
+    spec = {"name": "typed", "size": 3, "rate": 1, "on": True, "limit": None, "more": "anything"}
+    assert parts.build(spec).size == 3

@@ -47,7 +47,8 @@ def merge(run: str, out: Path) -> None:
     merged = _merged_spec(spec, folder)
     _write_checkpoint(checkpoint, merged, out)
     _write_recipe(path.parent.parent / "config.yaml", merged, out)
-    print(f"Merged LoRA of {layers} layers. Language model: {folder}\nRun folder: {out}")
+    done = f"Merged LoRA of {layers} layers" if layers else "Wrote the fully trained LLM"
+    print(f"{done}. Language model: {folder}\nRun folder: {out}")
 
 
 def _merged_spec(spec: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -250,7 +250,10 @@ def _check_columns(path: Path, columns: list[str], split: str) -> None:
     texts = [column for column in columns if column in ("transcript", "translation") or _is_translation(column)]
     if columns and not texts and split != "test":
         hint = "".join(did_you_mean("transcript", columns))
-        msg = f"'{path}' has neither a column 'transcript' nor 'translation'.{hint} It has: {', '.join(columns)}."
+        msg = (
+            f"'{path}' has neither a column 'transcript' nor 'translation'.{hint} It has: {', '.join(columns)}. "
+            f"Rename the column of texts."
+        )
         raise UserError(msg)
     for column in columns:
         near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0.75)

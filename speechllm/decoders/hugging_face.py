@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from speechllm.errors import UserError, did_you_mean
+from speechllm.random_weights import random_config, random_network
 
 
 def _attention(config: Any, asked: str | None) -> str | None:
@@ -60,24 +61,23 @@ def random_llm(config: dict[str, Any], tokenizer: Any, attention: str | None) ->
         attention: Attention implementation of transformers; None chooses.
 
     Raises:
-        UserError: If transformers has no such model type.
+        UserError: If transformers has no such model type, or a field or value of the configuration cannot be.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     options = dict(config)
     model_type = str(options.pop("model_type", None))
     if model_type not in CONFIG_MAPPING:
         msg = f"Unknown `model_type` '{model_type}' of the decoder's config.{did_you_mean(model_type, CONFIG_MAPPING)}"
         raise UserError(msg)
-    built = AutoConfig.for_model(
-        model_type,
-        **options,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    module: nn.Module = AutoModelForCausalLM.from_config(built, attn_implementation=_attention(built, attention))
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    built = random_config(CONFIG_MAPPING[model_type], {**options, "vocab_size": len(tokenizer), **special})
+
+    def build(config: Any) -> nn.Module:
+        llm: nn.Module = AutoModelForCausalLM.from_config(config, attn_implementation=_attention(config, attention))
+        return llm
+
+    module: nn.Module = random_network(build, built)
     return module
 
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
-from speechllm.encoders.loading import check_source, load_pretrained, random_config, refuse_missing
+from speechllm.encoders.loading import check_source, load_pretrained, refuse_missing
 from speechllm.encoders.waveform import normalize_waveform
 from speechllm.errors import UserError
+from speechllm.random_weights import random_config
 from speechllm.registry import ENCODERS
 from speechllm.tuning import parse_dtype
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from speechllm.errors import UserError, did_you_mean
+from speechllm.errors import UserError
 
 
 def check_source(encoder: str, pretrained: str | None, config: dict[str, Any] | None) -> None:
@@ -22,30 +22,6 @@ def check_source(encoder: str, pretrained: str | None, config: dict[str, Any] | 
     if (pretrained is None) == (config is None):
         msg = f"The encoder '{encoder}' needs either `pretrained` (a checkpoint) or `config` (random weights)."
         raise UserError(msg)
-
-
-def random_config(config_class: Any, fields: dict[str, Any]) -> Any:
-    """Return a configuration with ``fields`` and the defaults of ``config_class``.
-
-    Args:
-        config_class: A configuration class of transformers.
-        fields: Fields that differ from its defaults.
-
-    Raises:
-        UserError: If the class has no such field, or does not take a field's value.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-
-    allowed = config_class().to_dict()
-    unknown = [key for key in fields if key not in allowed]
-    if unknown:
-        msg = f"{config_class.__name__} has no field '{unknown[0]}'.{did_you_mean(unknown[0], allowed)}"
-        raise UserError(msg)
-    try:
-        return config_class(**fields)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        msg = f"{config_class.__name__} does not take these values: {error}"
-        raise UserError(msg) from error
 
 
 def load_pretrained(

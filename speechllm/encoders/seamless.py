@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.fbank import HOP, MIN_SAMPLES, STACK, WINDOW, StackedFbank
-from speechllm.encoders.loading import check_source, load_pretrained, random_config, refuse_missing
+from speechllm.encoders.loading import check_source, load_pretrained, refuse_missing
+from speechllm.random_weights import random_config, random_network
 from speechllm.registry import ENCODERS
 from speechllm.tuning import parse_dtype
 
@@ -132,7 +133,7 @@ def _load_encoder(
 
     if pretrained is None:
         fields = {**(config or {}), "speech_encoder_layerdrop": 0.0}
-        return SeamlessM4Tv2SpeechEncoder(random_config(SeamlessM4Tv2Config, fields)).to(dtype)
+        return random_network(SeamlessM4Tv2SpeechEncoder, random_config(SeamlessM4Tv2Config, fields)).to(dtype)
     encoder, missing = load_pretrained(
         SeamlessM4Tv2SpeechEncoder,
         pretrained,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.errors import UserError
+from speechllm.random_weights import random_config, random_network
 from speechllm.registry import ENCODERS
 from speechllm.tuning import parse_dtype
 
@@ -230,7 +231,7 @@ def _load_encoder(
         _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"decoder\.", r"proj_out\."]
 
     if pretrained is None:
-        return HFWhisperEncoder(WhisperConfig(**(config or {}))).to(dtype)
+        return random_network(HFWhisperEncoder, random_config(WhisperConfig, config or {})).to(dtype)
     try:
         encoder, info = EncoderOnly.from_pretrained(
             pretrained,
