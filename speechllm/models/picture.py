@@ -26,6 +26,8 @@ POINTS = 72
 INK, GREY, LINE = "#1a1a1a", "#595959", "#c23b00"
 BLOCKS, BLANK = ("#2f6fab", "#8fbbe3"), "#e4e4e4"
 
+AIRY_PT = 16.0
+"""Boundaries closer than this, in points, are drawn half transparent."""
 DENSE_PT = 4.0
 """Boundaries closer than this, in points, would hide the spectrogram, and are drawn as ticks at its foot."""
 
@@ -165,7 +167,8 @@ def _spectrogram(axes: "Axes", inspection: "Inspection", end_s: float, points_pe
     found = boundaries(spans)
     width_pt = points_per_frame * inspection.frames / max(1, len(found) - 1)
     foot = bins if width_pt >= DENSE_PT else 0.08 * bins
-    axes.vlines((found / rate).tolist(), 0, foot, colors=LINE, linewidth=_thin(width_pt), label="boundaries")
+    style = {"linewidth": _thin(width_pt), "alpha": 1.0 if width_pt >= AIRY_PT else 0.45}  # formants shine through
+    axes.vlines((found / rate).tolist(), 0, foot, colors=LINE, label="boundaries", **style)
     gaps = bool((spans.starts[1:] > spans.ends[:-1] + 1e-3).any())
     if gaps and width_pt >= DENSE_PT:  # which of two neighbouring lines is a beginning
         stretches = zip((spans.starts / rate).tolist(), ((spans.ends - spans.starts) / rate).tolist(), strict=True)
