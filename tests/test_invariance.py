@@ -9,9 +9,10 @@ import speechllm.encoders  # noqa: F401
 from speechllm.adapters.two_stage import TwoStageAdapter
 from speechllm.batch import Frames
 from speechllm.decoders.base import Decoding
-from speechllm.registry import ADAPTERS, ENCODERS
+from speechllm.registry import ADAPTERS, ENCODERS, FUSIONS
 from tests.tiny import (
     LLM_FAMILIES,
+    fits,
     make_batch,
     noise,
     tiny_adapter,
@@ -164,3 +165,44 @@ def test_bfloat16(encoder, adapter, clips):
             torch.testing.assert_close(
                 together.values[row, : int(fixed)].float(), own.values[0].float(), rtol=0, atol=BFLOAT16_TOLERANCE
             )
+
+
+@pytest.mark.parametrize("family", LLM_FAMILIES)
+@pytest.mark.parametrize("adapter", ADAPTERS.names())
+def test_loss_in_bfloat16(adapter, family, clips):
+    """With weights in bfloat16 throughout, an utterance's loss alone and among others differs by rounding."""
+    encoder = tiny_encoder_for(adapter, "hubert" if not fits("whisper", adapter) else "whisper").bfloat16()
+    decoder = tiny_decoder(family, dtype="bfloat16")
+    adapter = tiny_adapter(adapter, encoder.dim, decoder.dim).bfloat16()
+    fixed = adapter.output_lengths(torch.tensor([50])) is not None
+
+    def per_token(batch):
+        with torch.no_grad():
+            output = decoder(adapter(encoder(batch.audio, batch.audio_lengths)), batch)
+        return output.losses / output.target_lengths
+
+    together = per_token(make_batch(clips, ORDERS[1], padding=777, garbage=1e4))
+    assert together.dtype == torch.float32
+    for row, i in enumerate(ORDERS[1]):
+        alone = per_token(make_batch(clips, [i]))[0]
+        assert alone.isfinite()
+        # Where the content decides, rounding may tip a label, and the answer then follows other positions.
+        assert (together[row] - alone).abs() < (0.05 if fixed else 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fusion", FUSIONS.names())
+def test_fusions_in_parallel(fusion, dtype, clips):
+    """Each fusion behind two encoders and before an adapter."""
+    spec = {"name": fusion, **FUSIONS.get(fusion).tiny}
+    encoder = tiny_encoder("parallel", fusion=spec).to(getattr(torch, dtype))
+    adapter = tiny_adapter("conv", encoder.dim, 16).to(getattr(torch, dtype))
+    tolerance = BFLOAT16_TOLERANCE if dtype == "bfloat16" else ENCODER_TOLERANCE
+    batch = make_batch(clips, ORDERS[1], padding=777, garbage=1e4)
+    with torch.no_grad():
+        together = adapter(encoder(batch.audio, batch.audio_lengths))
+        for row, i in enumerate(ORDERS[1]):
+            alone = adapter(encoder(clips[i][None], torch.tensor([LENGTHS[i]])))
+            length = int(alone.lengths[0])
+            assert int(together.lengths[row]) == length
+            torch.testing.assert_close(together.values[row, :length], alone.values[0], rtol=0, atol=tolerance)
