@@ -148,6 +148,7 @@ class SpeechCLI(LightningCLI):
                 find_initial(init_from)  # a run that is not there is named before weights are loaded
         else:
             config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
+        config.weights_only = True
         if config.ckpt_path is not None:
             read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
         if self.subcommand == "test":

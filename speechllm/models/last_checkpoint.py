@@ -27,7 +27,7 @@ class LastCheckpoint(Callback):
             return
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         unfinished = path.with_name(".last.ckpt.unfinished")
-        trainer.save_checkpoint(unfinished)
+        trainer.save_checkpoint(unfinished, weights_only=False)
         if trainer.is_global_zero:
             os.replace(unfinished, path)
         trainer.strategy.barrier("last checkpoint")
