@@ -128,7 +128,7 @@ def test_cif_counts_tokens_by_its_quantity_loss_alone(weight):
         assert missed.max() < 0.3
         assert output.lengths.tolist() == tokens.tolist()
     else:
-        assert missed.mean() > 1
+        assert missed.max() > 0.5
 
 
 @pytest.mark.parametrize("name", [name for name in ADAPTERS.names() if "ctc" in ADAPTERS.get(name).loss_weights])
