@@ -95,33 +95,6 @@ def pool(values: Tensor, runs: Runs, weights: Tensor) -> Tensor:
     return pooled[:, : int(runs.lengths.max())].to(values.dtype)
 
 
-def pool_runs(
-    values: Tensor,
-    lengths: Tensor,
-    labels: Tensor,
-    probabilities: Tensor,
-    strategy: str = "avg",
-    keep: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pool each run of equal labels into one vector, without a loop over time.
-
-    Args:
-        values: (B, F, D).
-        lengths: (B,) int64.
-        labels: (B, F) int64.
-        probabilities: (B, F) float32, of each frame's label.
-        strategy: One of :data:`STRATEGIES`.
-        keep: (B, F) bool, False at frames whose runs are dropped; None keeps all.
-
-    Returns:
-        Pooled (B, R, D), zero past each length; lengths (B,), at least 1; number of utterances of which nothing was
-        kept, and that became the mean of their frames.
-    """
-    runs = find_runs(labels, lengths, keep)
-    pooled = pool(values, runs, weigh_frames(runs, probabilities, strategy))
-    return pooled, runs.lengths, runs.nothing_kept.sum()
-
-
 def spans_of_runs(
     runs: Runs,
     lengths: Tensor,

@@ -9,14 +9,12 @@ lists of translations, in one of two forms:
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speechllm.audio import AudioError, AudioInfo, audio_info
 from speechllm.data.corpus import CorpusDataModule
+from speechllm.data.headers import read_headers
 from speechllm.data.manifest import Tally
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError
@@ -148,7 +146,7 @@ class CoVoST2:
                 "set must be whole: fetch them, or put an empty file in the place of each to score it as silence."
             )
             raise UserError(msg)
-        for utterance, info in zip(utterances, _infos(utterance.audio for utterance in utterances), strict=True):
+        for utterance, info in zip(utterances, read_headers(utterance.audio for utterance in utterances), strict=True):
             if info is None and split != "test":
                 tally.rejected["clip is missing, empty or damaged"] += 1
                 continue
@@ -221,21 +219,6 @@ def read_table(path: Path, columns: tuple[str, ...], tally: Tally, escaped: bool
     except (UnicodeDecodeError, OSError) as error:
         msg = f"'{path}' cannot be read: {error}."
         raise UserError(msg) from error
-
-
-def _infos(paths: Iterable[str]) -> Iterator[AudioInfo | None]:
-    """Yield what each clip's header says, None where it cannot be read; many at a time, as disks are slow."""
-
-    def info(path: str) -> AudioInfo | None:
-        try:
-            return audio_info(path)
-        except AudioError:
-            return None
-
-    remaining = iter(paths)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        while some := list(islice(remaining, 256)):
-            yield from pool.map(info, some)
 
 
 class CoVoST2DataModule(CorpusDataModule):

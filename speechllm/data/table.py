@@ -11,14 +11,13 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from speechllm.audio import AudioError, AudioInfo, audio_info
+from speechllm.audio import AudioInfo
 from speechllm.data.corpus import CorpusDataModule
+from speechllm.data.headers import read_headers
 from speechllm.data.manifest import Tally
 from speechllm.data.table_rows import COLUMNS, SUFFIXES, TableRow, read_rows
 from speechllm.data.utterance import Utterance
@@ -266,23 +265,13 @@ def _is_translation(column: str) -> bool:
 
 
 def _headers(clips: list[_Clip]) -> Iterator[tuple[_Clip, AudioInfo | None]]:
-    """Yield each clip with what its header says, many at a time, as disks are slow.
+    """Yield each clip with what its header says.
 
     None stands for what cannot be read, and for clips whose duration the table gives.
     """
-
-    def header(clip: _Clip) -> AudioInfo | None:
-        if clip.duration_s is not None:
-            return None
-        try:
-            return audio_info(clip.utterance.audio)
-        except AudioError:
-            return None
-
-    remaining = iter(clips)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        while some := list(islice(remaining, 256)):
-            yield from zip(some, pool.map(header, some), strict=True)
+    infos = read_headers(clip.utterance.audio for clip in clips if clip.duration_s is None)
+    for clip in clips:
+        yield clip, next(infos) if clip.duration_s is None else None
 
 
 class TableDataModule(CorpusDataModule):

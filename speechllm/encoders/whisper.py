@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
+from speechllm.encoders.loading import check_source
+from speechllm.encoders.waveform import normalize_waveform
 from speechllm.errors import UserError
 from speechllm.random_weights import random_config, random_network
 from speechllm.registry import ENCODERS
@@ -62,7 +64,7 @@ class LogMel(nn.Module):
         self._filters, self._window = self._filters.to(audio.device), self._window.to(audio.device)
         audio = audio.float().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1]), 0)
         if self.do_normalize:
-            audio = self._normalize(audio, audio_lengths)
+            audio = normalize_waveform(audio, audio_lengths)
         needed = min((mel_frames + 2) * HOP + N_FFT, WINDOW_SAMPLES)
         audio = nn.functional.pad(audio, (0, max(0, needed - audio.shape[1])))[:, :needed]
         with torch.autocast(audio.device.type, enabled=False):
@@ -71,15 +73,6 @@ class LogMel(nn.Module):
             log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
         log_mel = torch.maximum(log_mel, log_mel.amax(dim=(1, 2), keepdim=True) - 8.0)
         return ((log_mel + 4.0) / 4.0)[..., :mel_frames]
-
-    @staticmethod
-    def _normalize(audio: Tensor, audio_lengths: Tensor) -> Tensor:
-        mask = lengths_to_mask(audio_lengths, audio.shape[1])
-        count = audio_lengths[:, None]
-        mean = audio.sum(dim=1, keepdim=True) / count
-        centred = (audio - mean).masked_fill(~mask, 0)
-        variance = centred.square().sum(dim=1, keepdim=True) / count
-        return centred / (variance + 1e-7).sqrt()
 
 
 @ENCODERS.register("whisper")
@@ -127,9 +120,7 @@ class WhisperEncoder(Encoder):
         long_audio: Literal["error", "chunk"] = "error",
     ) -> None:
         super().__init__()
-        if (pretrained is None) == (config is None):
-            msg = "The encoder 'whisper' needs either `pretrained` (a checkpoint) or `config` (random weights)."
-            raise UserError(msg)
+        check_source("whisper", pretrained, config)
         if trim_to_speech and not pad_to_30s:
             msg = "`trim_to_speech` only means something with `pad_to_30s: true`."
             raise UserError(msg)

@@ -9,6 +9,8 @@ from speechllm.registry import ADAPTERS
 from tests.tiny import tiny_adapter
 
 NAMES = ADAPTERS.names()
+DROPS_THE_TAIL = {"bridge_conv", "projector", "linear_stack"}
+"""Adapters that leave out, as published, the frames that do not fill a last position."""
 LENGTHS = (1, 2, 3, 4, 5, 8, 9, 50, 63)
 
 
@@ -60,6 +62,9 @@ def test_every_weight_and_every_frame_gets_a_gradient(name):
     (output.values.square().sum() + sum(loss.sum() for loss in output.losses.values())).backward()
     assert [key for key, p in adapter.named_parameters() if p.grad is None] == []
     reached = (given.values.grad.abs().sum(dim=2) > 0).tolist()
+    if name not in DROPS_THE_TAIL:
+        assert reached == [[True] * 9 + [False] * 7, [True] * 16]
+        return
     assert not any(reached[0][9:])
     for row, length, positions in zip(reached, (9, 16), output.lengths.tolist(), strict=True):
         used = sum(row)

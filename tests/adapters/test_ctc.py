@@ -8,7 +8,7 @@ import torch
 
 from speechllm.adapters.ctc import CTCAdapter
 from speechllm.adapters.ctc_loss import ctc_losses
-from speechllm.adapters.runs import STRATEGIES, find_runs, pool, pool_runs, weigh_frames
+from speechllm.adapters.runs import STRATEGIES, find_runs, pool, weigh_frames
 from speechllm.batch import Frames
 from speechllm.errors import UserError
 from tests.tiny import tiny_adapter
@@ -17,6 +17,12 @@ PROBABILITIES = torch.tensor(
     [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.8, 0.1, 0.1]]
 )
 FRAMES = torch.arange(1.0, 7.0)[None, :, None]
+
+
+def pool_runs(values, lengths, labels, probabilities, strategy="avg", keep=None):
+    """Return the pooled runs, their number, and how many utterances kept nothing."""
+    runs = find_runs(labels, lengths, keep)
+    return pool(values, runs, weigh_frames(runs, probabilities, strategy)), runs.lengths, runs.nothing_kept.sum()
 
 
 def pool_golden(strategy="avg", keep_blank=True, probabilities=PROBABILITIES):

@@ -78,7 +78,7 @@ def test_log_mel_equals_the_extractor(samples, do_normalize, mel_bins):
     mel_frames = int(expected.attention_mask.sum())
     assert mel_frames == -(-samples // 160)
     got = LogMel(mel_bins, do_normalize)(clip[None], torch.tensor([samples]), mel_frames)
-    tolerance = 1e-4 if do_normalize else 1e-6  # sums of a shorter tensor may be taken in another order
+    tolerance = 1e-4 if do_normalize else 2**-23  # one unit in the last place
     torch.testing.assert_close(got[0], expected.input_features[0, :, :mel_frames], rtol=0, atol=tolerance)
 
 
