@@ -1,6 +1,6 @@
 """Corpora: files on disk in, batches out.
 
-A file beside this one that defines a datamodule is found by itself, and its class can be imported from here and named
+A file in ``corpora`` that defines a datamodule is found by itself, and its class can be imported from here and named
 in a recipe by its bare name.
 """
 

@@ -21,6 +21,9 @@ from speechllm.languages import check_language
 FORMAT = 1
 """Version of the manifests' layout; a change of it makes older ones stale."""
 
+LEARNED_SPLITS = ("train", "dev")
+"""Splits that may lose utterances; every other one is a test set, which keeps its size."""
+
 
 @dataclass
 class Tally:
@@ -67,6 +70,10 @@ class Corpus(Protocol):
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold, as plain data."""
+        ...
+
+    def published(self) -> dict[str, int]:
+        """Return the number of utterances of each split as published; splits without a known number are absent."""
         ...
 
     def read(self, split: str, tally: Tally) -> Iterator[Utterance]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+from lhotse import MonoCut
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Utterance:
         corpus: Name of the corpus.
         recording_duration_s: Duration of the whole file in seconds.
         sampling_rate: Sampling rate of the file in Hz.
+        channel: Channel of the file that holds the utterance, from 0; None for the mean of all.
     """
 
     id: str
@@ -40,39 +41,49 @@ class Utterance:
     corpus: str = ""
     recording_duration_s: float = 0.0
     sampling_rate: int = 16_000
+    channel: int | None = None
 
     def __post_init__(self) -> None:
         if not self.recording_duration_s:
             self.recording_duration_s = self.offset_s + self.duration_s
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the utterance as one line of a lhotse cuts file; far faster than through lhotse's classes."""
+        stem = Path(self.audio).stem
+        channels = [0] if self.channel is None else list(range(max(2, self.channel + 1)))
+        supervision: dict[str, Any] = {
+            "id": self.id,
+            "recording_id": stem,
+            "start": 0.0,
+            "duration": self.duration_s,
+            "channel": self.channel or 0,
+            "text": self.transcript,
+            "language": self.source_language,
+            "speaker": self.speaker,
+            "custom": {"translation": self.translations},
+        }
+        recording: dict[str, Any] = {
+            "id": stem,
+            "sources": [{"type": "file", "channels": channels, "source": self.audio}],
+            "sampling_rate": self.sampling_rate,
+            "num_samples": round(self.recording_duration_s * self.sampling_rate),
+            "duration": self.recording_duration_s,
+            "channel_ids": channels,
+        }
+        return {
+            "id": self.id,
+            "start": self.offset_s,
+            "duration": self.duration_s,
+            "channel": self.channel or 0,
+            "supervisions": [supervision],
+            "recording": recording,
+            "custom": {"corpus": self.corpus},
+            "type": "MonoCut",
+        }
+
     def to_cut(self) -> MonoCut:
         """Return the utterance as a lhotse cut of its recording."""
-        recording = Recording(
-            id=Path(self.audio).stem,
-            sources=[AudioSource(type="file", channels=[0], source=self.audio)],
-            sampling_rate=self.sampling_rate,
-            num_samples=round(self.recording_duration_s * self.sampling_rate),
-            duration=self.recording_duration_s,
-        )
-        supervision = SupervisionSegment(
-            id=self.id,
-            recording_id=recording.id,
-            start=0.0,
-            duration=self.duration_s,
-            text=self.transcript,
-            language=self.source_language,
-            speaker=self.speaker,
-            custom={"translation": dict(self.translations)},
-        )
-        return MonoCut(
-            id=self.id,
-            start=self.offset_s,
-            duration=self.duration_s,
-            channel=0,
-            supervisions=[supervision],
-            recording=recording,
-            custom={"corpus": self.corpus},
-        )
+        return MonoCut.from_dict(self.to_row())
 
     @classmethod
     def from_cut(cls, cut: MonoCut) -> "Utterance":
@@ -108,6 +119,7 @@ class Utterance:
                 corpus=(row.get("custom") or {}).get("corpus") or "",
                 recording_duration_s=float(row["recording"]["duration"]),
                 sampling_rate=int(row["recording"]["sampling_rate"]),
+                channel=int(row["channel"]) if len(sources[0]["channels"]) > 1 else None,
             )
         except KeyError as error:
             msg = f"the field {error} is missing"

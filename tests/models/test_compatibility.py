@@ -2,7 +2,7 @@
 
 import pytest
 
-from speechllm.data.synthetic import train_tokenizer
+from speechllm.data.corpora.synthetic import train_tokenizer
 from speechllm.errors import UserError
 from speechllm.models import SpeechLLM
 from speechllm.models.compatibility import SENTENCE, frame_rate

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from speechllm.data.clips import with_durations
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.headers import read_headers
 from speechllm.data.manifest import Tally
+from speechllm.data.text_files import read_table
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError
 from speechllm.languages import check_language
@@ -73,6 +74,10 @@ class CoVoST2:
                 files.update(self._sentence_lists(source))
         return sorted(files)
 
+    def published(self) -> dict[str, int]:
+        """Return nothing: no count is known for every pair."""
+        return {}
+
     def read(self, split: str, tally: Tally) -> Iterator[Utterance]:
         """Yield the utterances of all source languages, one language after the other, in the order of the lists.
 
@@ -87,7 +92,7 @@ class CoVoST2:
                     if target in utterance.translations:
                         tally.rejected["the same clip again"] += 1
                     utterance.translations.setdefault(target, row["translation"])
-            yield from self._with_audio(list(utterances.values()), split, tally)
+            yield from with_durations(list(utterances.values()), split, tally)
 
     def _read_pair(self, source: str, target: str, split: str, tally: Tally) -> Iterator[dict[str, str]]:
         """Yield rows with path, sentence, translation and client_id."""
@@ -137,26 +142,6 @@ class CoVoST2:
             corpus=self.name,
         )
 
-    def _with_audio(self, utterances: list[Utterance], split: str, tally: Tally) -> Iterator[Utterance]:
-        """Yield the utterances with their durations; clips that cannot be read stay in the test set alone."""
-        missing = [utterance.audio for utterance in utterances if not Path(utterance.audio).is_file()]
-        if missing and split == "test":
-            msg = (
-                f"{len(missing)} of {len(utterances)} test clips are missing, the first one is '{missing[0]}'. A test "
-                "set must be whole: fetch them, or put an empty file in the place of each to score it as silence."
-            )
-            raise UserError(msg)
-        for utterance, info in zip(utterances, read_headers(utterance.audio for utterance in utterances), strict=True):
-            if info is None and split != "test":
-                tally.rejected["clip is missing, empty or damaged"] += 1
-                continue
-            if info is None:
-                tally.changed["clip is empty or damaged, and counts as silence"] += 1
-            utterance.sampling_rate = info.sampling_rate if info else 16_000
-            utterance.duration_s = info.duration_s if info else 1 / utterance.sampling_rate
-            utterance.recording_duration_s = utterance.duration_s
-            yield utterance
-
     def _pairs(self) -> list[tuple[str, str]]:
         return [(source, target) for source, targets in self.targets.items() for target in targets]
 
@@ -186,39 +171,6 @@ class CoVoST2:
             msg = f"No Common Voice sentences in '{folder}': looked for validated.tsv, train.tsv, dev.tsv and test.tsv."
             raise UserError(msg)
         return lists
-
-
-def read_table(path: Path, columns: tuple[str, ...], tally: Tally, escaped: bool = False) -> Iterator[dict[str, str]]:
-    r"""Yield the rows of a tab-separated file by the names in its header; one physical line is one row.
-
-    Quotes mean nothing: sentences hold single ones, and a parser that pairs them swallows the lines between.
-
-    Args:
-        path: The file.
-        columns: Columns that it must have.
-        tally: Where rows of a wrong number of fields are counted.
-        escaped: Whether ``\"`` stands for a quote, as in files that the release's script wrote.
-
-    Raises:
-        UserError: If a column is missing or the file is not UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            header = next(lines, "").rstrip("\r\n").removeprefix("\ufeff").split("\t")
-            if missing := [column for column in columns if column not in header]:
-                msg = f"'{path}' has no column {', '.join(missing)}; its columns are: {', '.join(header)}."
-                raise UserError(msg)
-            for line in lines:
-                fields = line.rstrip("\r\n").split("\t")
-                if len(fields) != len(header):
-                    tally.rejected[f"{len(fields)} fields for {len(header)} columns"] += 1
-                    continue
-                if escaped:
-                    fields = [field.replace('\\"', '"') for field in fields]
-                yield dict(zip(header, fields, strict=True))
-    except (UnicodeDecodeError, OSError) as error:
-        msg = f"'{path}' cannot be read: {error}."
-        raise UserError(msg) from error
 
 
 class CoVoST2DataModule(CorpusDataModule):

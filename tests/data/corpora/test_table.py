@@ -8,7 +8,7 @@ import soundfile
 import speechllm.data
 from speechllm.data import TableDataModule
 from speechllm.data.manifest import Tally
-from speechllm.data.table import Table
+from speechllm.data.corpora.table import Table
 from speechllm.errors import UserError
 from tests.corpora.must_c import tone
 

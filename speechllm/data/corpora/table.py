@@ -85,6 +85,10 @@ class Table:
         """Return the tables."""
         return [table for split in SPLITS if (table := self._table(split)) is not None]
 
+    def published(self) -> dict[str, int]:
+        """Return nothing: it is the user's own."""
+        return {}
+
     def read(self, split: str, tally: Tally) -> Iterator[Utterance]:
         """Yield the utterances of a split in the order in which the table first names them.
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from speechllm.data.covost2 import CoVoST2, CoVoST2DataModule, read_table
+from speechllm.data.corpora.covost2 import CoVoST2, CoVoST2DataModule, read_table
 from speechllm.data.manifest import Tally
 from speechllm.errors import UserError
 from tests.corpora.covost2 import ROWS, write_covost2, write_table

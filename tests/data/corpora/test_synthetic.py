@@ -14,10 +14,10 @@ pytest.importorskip("espeakng_loader", reason="the espeak-ng wheel (extra quicks
 
 from tokenizers import Tokenizer
 
-from speechllm.data import synthetic
+from speechllm.data.corpora import synthetic
 from speechllm.data.espeak import synthesize
-from speechllm.data.must_c import MustC, read_lines, read_segments
-from speechllm.data.synthetic import SyntheticDataModule, write_synthetic_corpus
+from speechllm.data.corpora.must_c import MustC, read_lines, read_segments
+from speechllm.data.corpora.synthetic import SyntheticDataModule, write_synthetic_corpus
 from speechllm.data.synthetic_voices import VOICES
 from speechllm.decoders.tokenizer import SPECIAL_TOKENS
 from speechllm.errors import UserError

@@ -13,6 +13,7 @@ from typing import Any
 from speechllm.audio import audio_info
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import Tally
+from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -91,6 +92,10 @@ class MustC:
         """Return the text and yaml files of all splits."""
         return [path for split in self.splits() for target in self.targets for path in self._texts(split, target)]
 
+    def published(self) -> dict[str, int]:
+        """Return nothing: releases of the same name differ in their segments."""
+        return {}
+
     def read(self, split: str, tally: Tally) -> Iterator[Utterance]:
         """Yield the segments of all partitions, one partition after the other.
 
@@ -167,23 +172,6 @@ class MustC:
                 msg = f"The MuST-C file '{path}' is missing. Unpack the archive of {self.source}-{target} anew."
                 raise UserError(msg)
         return yaml, source, translation
-
-
-def read_lines(path: Path) -> list[str]:
-    r"""Return the lines of a text file, ended by ``\n`` alone.
-
-    The texts hold stray carriage returns and U+2028 in the middle of segments, which text mode and ``splitlines`` take
-    for line ends.
-
-    Raises:
-        UserError: If the file is not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        msg = f"'{path}' is not UTF-8: {error}."
-        raise UserError(msg) from error
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def read_segments(path: Path) -> list[dict[str, str]]:
