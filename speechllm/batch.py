@@ -33,6 +33,8 @@ class Batch:
         translations: Text in the target language; empty where there is none.
         corpora: Name of the corpus that each utterance comes from.
         rows: Position of each utterance in its split; predictions are written in this order.
+        audio_of: Position of the first utterance with the very same audio, for each utterance, which is its own where
+            there is no other; encoders run once for each audio. All are their own where nothing is given.
         skipped: One message for each clip that was left out of this batch as unreadable (training only).
     """
 
@@ -46,7 +48,11 @@ class Batch:
     translations: list[str]
     corpora: list[str]
     rows: list[int]
+    audio_of: list[int] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.audio_of = self.audio_of or list(range(len(self.ids)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,6 +66,7 @@ class Batch:
         """Return the batch of the given rows, in that order, trimmed to its longest utterance, without ``skipped``."""
         lengths = self.audio_lengths[rows]
         longest = int(lengths.max()) if rows else 0
+        first_of: dict[int, int] = {}
         return Batch(
             audio=self.audio[rows, :longest],
             audio_lengths=lengths,
@@ -71,6 +78,7 @@ class Batch:
             translations=[self.translations[row] for row in rows],
             corpora=[self.corpora[row] for row in rows],
             rows=[self.rows[row] for row in rows],
+            audio_of=[first_of.setdefault(self.audio_of[row], place) for place, row in enumerate(rows)],
         )
 
 
@@ -90,6 +98,11 @@ class Frames:
     lengths: Tensor
     ctc_logits: Tensor | None = None
     ctc_blank: int = 0
+
+    def select(self, rows: list[int]) -> "Frames":
+        """Return the frames of the given utterances, in that order; one may stand there several times."""
+        logits = None if self.ctc_logits is None else self.ctc_logits[rows]
+        return Frames(self.values[rows], self.lengths[rows], logits, self.ctc_blank)
 
 
 @dataclass

@@ -1,16 +1,35 @@
 """What every datamodule of the package does: batches from rows, wherever the rows come from."""
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
 
-from lhotse import MonoCut
+import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from speechllm.batch import Batch
 from speechllm.data.dataset import SpeechDataset
-from speechllm.data.rows import TrainingRows
-from speechllm.data.sampling import EvaluationSampler, training_sampler
+from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
+from speechllm.data.rows import Rows
+from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.errors import UserError
+
+
+@dataclass
+class TrainingRows:
+    """The rows of a training set.
+
+    Attributes:
+        rows: The rows.
+        untranscribed: Number of rows without a transcript, from which an adapter's own loss learns nothing.
+        parts: Parts that are drawn from by weight; none for all rows once an epoch.
+    """
+
+    rows: Rows
+    untranscribed: int = 0
+    parts: list[Part] = field(default_factory=list)
 
 
 class SpeechDataModule(LightningDataModule):
@@ -19,7 +38,11 @@ class SpeechDataModule(LightningDataModule):
     Args:
         batch_seconds: Largest size of a training batch in seconds of audio, padding included.
         max_utterances: Largest number of utterances of a batch.
-        num_buckets: Number of buckets of like duration that training batches are drawn from.
+        num_buckets: Number of buckets of like duration that training batches are drawn from; more mean less padding.
+        quadratic_duration_s: Duration in seconds at which an utterance counts twice in ``batch_seconds``, for encoders
+            whose attention costs its square; none where null.
+        draw_together: Whether the tasks and target languages of one utterance come in one batch, in which its audio is
+            encoded once.
         num_workers: Processes that read audio; 0 reads in the main process.
         seed: Seed of the order of training.
         eval_batch_seconds: As ``batch_seconds``, for validation, test and prediction; the same where not given.
@@ -29,7 +52,9 @@ class SpeechDataModule(LightningDataModule):
         self,
         batch_seconds: float = 160.0,
         max_utterances: int = 32,
-        num_buckets: int = 10,
+        num_buckets: int = 30,
+        quadratic_duration_s: float | None = None,
+        draw_together: bool = False,
         num_workers: int = 2,
         seed: int = 42,
         eval_batch_seconds: float | None = None,
@@ -38,18 +63,23 @@ class SpeechDataModule(LightningDataModule):
         self.batch_seconds = batch_seconds
         self.max_utterances = max_utterances
         self.num_buckets = num_buckets
+        self.quadratic_duration_s = quadratic_duration_s
+        self.draw_together = draw_together
         self.num_workers = num_workers
         self.seed = seed
         self.eval_batch_seconds = batch_seconds if eval_batch_seconds is None else eval_batch_seconds
         self._train: TrainingRows | None = None
-        self._eval: dict[str, list[MonoCut]] = {}
+        self._eval: dict[str, Rows] = {}
+        self._sampler: TrainingSampler | None = None
+        self._state: dict[str, Any] | None = None
         for name, least in (("max_utterances", 1), ("num_buckets", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 msg = f"`{name}` must be at least {least}, but is {getattr(self, name)}."
                 raise UserError(msg)
-        for name in ("batch_seconds", "eval_batch_seconds"):
-            if not getattr(self, name) > 0:
-                msg = f"`{name}` must be above 0 seconds, but is {getattr(self, name)}."
+        for name in ("batch_seconds", "eval_batch_seconds", "quadratic_duration_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                msg = f"`{name}` must be above 0 seconds, but is {value}."
                 raise UserError(msg)
 
     @abstractmethod
@@ -57,17 +87,17 @@ class SpeechDataModule(LightningDataModule):
         """Return the rows to train on."""
 
     @abstractmethod
-    def eval_rows(self, kind: str) -> list[MonoCut]:
-        """Return the rows of ``"dev"`` or ``"test"`` in the order of the corpus, numbered from 0."""
+    def eval_rows(self, kind: str) -> Rows:
+        """Return the rows of ``"dev"`` or ``"test"`` in the order of the corpus."""
 
     def setup(self, stage: str) -> None:
-        """Read and check the manifests that a stage needs, before a model is loaded.
+        """Look up the rows that a stage needs, before a model is loaded.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            UserError: If a manifest is absent, a row is wrong or no row is left.
+            UserError: If a manifest is absent or damaged, or no row is left.
         """
         if stage == "fit":
             self._train = self.train_rows()
@@ -78,18 +108,30 @@ class SpeechDataModule(LightningDataModule):
     @property
     def untranscribed(self) -> tuple[int, int]:
         """Training rows without a transcript, and all of them; read by ``setup("fit")``."""
-        return (self._train.untranscribed, len(self._train)) if self._train else (0, 0)
+        return (self._train.untranscribed, len(self._train.rows)) if self._train else (0, 0)
+
+    def epoch_plan(self) -> EpochPlan:
+        """Return the plan of the training batches."""
+        self._train = self._train or self.train_rows()
+        rows = self._train.rows
+        units = None
+        if self.draw_together:
+            units = np.append(np.nonzero(np.diff(rows.utterances, prepend=-1))[0], len(rows))
+        budget = BatchBudget(self.batch_seconds, self.max_utterances, self.quadratic_duration_s)
+        return EpochPlan(rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of rows of like duration; call ``sampler.set_epoch`` outside of a trainer."""
-        self._train = self._train or self.train_rows()
-        rank, world_size = self._world()
-        sampler = training_sampler(
-            self._train, self.batch_seconds, self.max_utterances, self.num_buckets, self.seed, rank, world_size
-        )
+        self._sampler = TrainingSampler(self.epoch_plan(), *self._world())
+        if self._state and not self._sampler.resume(self._state):
+            rank_zero_warn("The training rows are not those of the checkpoint: its epoch begins anew.")
+        if self.trainer is not None:
+            # Lightning asks for the first batches before it says which epoch it is in.
+            self._sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        assert self._train is not None
         return DataLoader(
-            SpeechDataset(keep_unreadable=False),
-            sampler=sampler,
+            SpeechDataset(self._train.rows, keep_unreadable=False),
+            sampler=self._sampler,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -107,16 +149,24 @@ class SpeechDataModule(LightningDataModule):
         """Return the test rows, as :meth:`test_dataloader`."""
         return self._eval_dataloader("test")
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the epoch stands: what was trained on, not what workers have read ahead."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        return self._sampler.state(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on within an epoch where a checkpoint was written."""
+        self._state = state_dict
+
     def _eval_dataloader(self, kind: str) -> DataLoader[Batch]:
-        rank, world_size = self._world()
-        sampler = EvaluationSampler(
-            self._eval_rows(kind), self.eval_batch_seconds, self.max_utterances, rank, world_size
-        )
+        rows = self._eval_rows(kind)
+        sampler = EvaluationSampler(rows.durations_s, self.eval_batch_seconds, self.max_utterances, *self._world())
         return DataLoader(
-            SpeechDataset(keep_unreadable=True), sampler=sampler, batch_size=None, num_workers=self.num_workers
+            SpeechDataset(rows, keep_unreadable=True), sampler=sampler, batch_size=None, num_workers=self.num_workers
         )
 
-    def _eval_rows(self, kind: str) -> list[MonoCut]:
+    def _eval_rows(self, kind: str) -> Rows:
         if kind not in self._eval:
             self._eval[kind] = self.eval_rows(kind)
         return self._eval[kind]

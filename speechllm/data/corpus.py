@@ -1,18 +1,25 @@
 """The datamodule of one corpus: manifests written once, rows read from them."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lhotse import MonoCut
-from lightning.pytorch.utilities import rank_zero_info
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 
 from speechllm.batch import TASKS
-from speechllm.data.base import SpeechDataModule
-from speechllm.data.manifest import Corpus, is_current, read_manifest, write_manifests
-from speechllm.data.rows import TrainingRows, missing_text, row_cut
-from speechllm.data.utterance import Utterance
+from speechllm.data.base import SpeechDataModule, TrainingRows
+from speechllm.data.index import ManifestIndex, id_hash
+from speechllm.data.manifest import Corpus, is_current, open_manifest, write_manifests
+from speechllm.data.rows import JoinedRows, ManifestRows, Rows, Selection, select_rows, text_lengths
 from speechllm.errors import UserError, did_you_mean
+
+EXCLUSIONS = "exclude.tsv"
+"""Name of the list of utterances that training leaves out, beside the manifests."""
+
+CHECKED_FILES = 50
+"""Number of audio files that are looked for when a run starts."""
 
 
 class CorpusDataModule(SpeechDataModule):
@@ -28,12 +35,9 @@ class CorpusDataModule(SpeechDataModule):
         min_duration_s: Shortest utterance to train on, in seconds.
         max_duration_s: Longest utterance to train on, in seconds.
         max_val_utterances: Number of evenly spaced utterances of the dev split to validate on; all where null.
-        batch_seconds: Largest size of a training batch in seconds of audio, padding included.
-        max_utterances: Largest number of utterances of a batch.
-        num_buckets: Number of buckets of like duration that training batches are drawn from.
-        num_workers: Processes that read audio; 0 reads in the main process.
-        seed: Seed of the order of training.
-        eval_batch_seconds: As ``batch_seconds``, for validation, test and prediction; the same where not given.
+        exclude: List of utterances that training leaves out, as ``speechllm prepare --check`` writes it; the one that
+            was given to ``prepare``, if any, where not given.
+        **kwargs: Options of :class:`speechllm.data.base.SpeechDataModule`.
 
     Attributes:
         corpus: Reader of the corpus on disk.
@@ -51,14 +55,10 @@ class CorpusDataModule(SpeechDataModule):
         min_duration_s: float = 0.1,
         max_duration_s: float = 30.0,
         max_val_utterances: int | None = 200,
-        batch_seconds: float = 160.0,
-        max_utterances: int = 32,
-        num_buckets: int = 10,
-        num_workers: int = 2,
-        seed: int = 42,
-        eval_batch_seconds: float | None = None,
+        exclude: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_seconds, max_utterances, num_buckets, num_workers, seed, eval_batch_seconds)
+        super().__init__(**kwargs)
         for task in tasks:
             if task not in TASKS:
                 msg = f"Unknown task '{task}'.{did_you_mean(task, TASKS)} Known: {', '.join(TASKS)}."
@@ -81,6 +81,7 @@ class CorpusDataModule(SpeechDataModule):
         self.min_duration_s = min_duration_s
         self.max_duration_s = max_duration_s
         self.max_val_utterances = max_val_utterances
+        self.exclude = exclude
         self.left_out: Counter[str] = Counter()
 
     def prepare_data(self) -> None:
@@ -98,73 +99,92 @@ class CorpusDataModule(SpeechDataModule):
             notes = "".join(f"; {reason}: {count}" for reason, count in counts.items())
             rank_zero_info(f"{self.corpus.name} {split}: {summary.utterances} utterances, {summary.hours:.2f} h{notes}")
 
-    def rows_of(self, utterance: Utterance) -> list[tuple[str, str]]:
-        """Return the (task, target language) pairs of an utterance; the target of ``asr`` is its own language."""
-        rows = []
-        for task in self.tasks:
-            targets = [utterance.source_language] if task == "asr" else list(utterance.translations)
-            rows += [(task, target) for target in targets]
-        return rows
+    def select(self, index: ManifestIndex) -> Selection:
+        """Return the rows of a manifest: one for each utterance, task and target language."""
+        return select_rows(index, self.tasks)
 
     def train_rows(self) -> TrainingRows:
-        """Check the training manifest, count what is left out, and return the rows to train on.
+        """Return the rows to train on, and count what is left out.
 
         Raises:
-            UserError: If the manifest is absent, a row is wrong or nothing is left.
+            UserError: If the manifest is absent or damaged, its audio is not there, or nothing is left.
         """
         self.left_out = Counter()
-        durations_s, untranscribed = [], 0
-        for utterance, _, _ in self._fit_to_train(check=True):
-            durations_s.append(utterance.duration_s)
-            untranscribed += not utterance.transcript.strip()
+        manifest = open_manifest(self.manifest_dir, "train")
+        selection = self.select(manifest.index)
+        durations_s = manifest.index.durations_s[selection.utterances]
+        transcripts, translations = text_lengths(manifest.index, selection)
+        fit = np.ones(len(selection), dtype=bool)
+        for reason, unfit in (
+            ("excluded by the list", np.isin(manifest.index.ids, self._excluded())[selection.utterances]),
+            (f"shorter than {self.min_duration_s:g} s", durations_s < self.min_duration_s),
+            (f"longer than {self.max_duration_s:g} s", durations_s > self.max_duration_s),
+            ("no transcript", transcripts == 0),
+            ("no translation", translations == 0),
+        ):
+            self.left_out[reason] = int((fit & unfit).sum())
+            fit &= ~unfit
+        self.left_out = +self.left_out
         notes = "".join(f"; left out, {reason}: {count}" for reason, count in self.left_out.items())
-        if not durations_s:
+        if not fit.any():
             msg = f"No row of '{self.manifest_dir}' is left to train on{notes}. Check `tasks` and the duration limits."
             raise UserError(msg)
-        hours = sum(durations_s) / 3600
-        rank_zero_info(f"{self.corpus.name} train: {len(durations_s)} rows, {hours:.2f} h{notes}")
-        return TrainingRows(self._read_training, durations_s, untranscribed)
+        rows = ManifestRows(manifest, selection.keep(fit))
+        check_audio(rows)
+        rank_zero_info(f"{self.corpus.name} train: {len(rows)} rows, {rows.durations_s.sum() / 3600:.2f} h{notes}")
+        untranscribed = int((manifest.index.transcript_chars[rows.utterances] == 0).sum())
+        return TrainingRows(rows, untranscribed)
 
-    def eval_rows(self, kind: str) -> list[MonoCut]:
+    def eval_rows(self, kind: str) -> Rows:
         """Return the rows of ``"dev"`` (a fixed subset) or ``"test"`` (everything, in the corpus's order).
 
         Batches name a test split that is not just called ``test`` with the corpus: ``must_c.tst-COMMON``.
 
         Raises:
-            UserError: If a manifest is absent, a row is wrong or there is nothing.
+            UserError: If a manifest is absent or damaged, its audio is not there, or there is no row.
         """
-        rows: list[MonoCut] = []
+        found = []
         for split in ["dev"] if kind == "dev" else self.test_splits:
-            utterances = list(read_manifest(self.manifest_dir, split))
-            if kind == "dev" and self.max_val_utterances is not None and len(utterances) > self.max_val_utterances:
+            manifest = open_manifest(self.manifest_dir, split)
+            selection = self.select(manifest.index)
+            if kind == "dev" and self.max_val_utterances is not None and len(manifest) > self.max_val_utterances:
                 count = self.max_val_utterances
-                utterances = [utterances[index * len(utterances) // count] for index in range(count)]
-            name = self.corpus.name if split in ("dev", "test") else f"{self.corpus.name}.{split}"
-            for utterance in utterances:
-                for task, target in self.rows_of(utterance):
-                    rows.append(row_cut(utterance, task, target, len(rows), name))
-        if not rows:
+                kept = [number * len(manifest) // count for number in range(count)]
+                selection = selection.keep(np.isin(selection.utterances, kept))
+            found.append(ManifestRows(manifest, selection, "" if split in ("dev", "test") else f".{split}"))
+        rows = JoinedRows(found)
+        if not len(rows):
             msg = f"'{self.manifest_dir}' has no {kind} row for the tasks {', '.join(self.tasks)}."
             raise UserError(msg)
+        check_audio(rows)
         return rows
 
-    def _read_training(self) -> Iterator[MonoCut]:
-        for row, (utterance, task, target) in enumerate(self._fit_to_train(check=False)):
-            yield row_cut(utterance, task, target, row)
+    def _excluded(self) -> NDArray[np.uint64]:
+        """Return the hashed ids of the utterances that training leaves out."""
+        installed = self.manifest_dir / EXCLUSIONS
+        path = Path(self.exclude) if self.exclude else installed if installed.is_file() else None
+        if path is None:
+            return np.empty(0, dtype=np.uint64)
+        from speechllm.data.exclusions import read_exclusions
 
-    def _fit_to_train(self, check: bool) -> Iterator[tuple[Utterance, str, str]]:
-        """Yield utterances with task and target language; with ``check``, check them and count what is left out."""
-        for utterance in read_manifest(self.manifest_dir, "train", check):
-            for task, target in self.rows_of(utterance):
-                reason = self._unfit(utterance, task, target)
-                if not reason:
-                    yield utterance, task, target
-                elif check:
-                    self.left_out[reason] += 1
+        ids = [] if path is None else [id_hash(name) for split, name in read_exclusions(path) if split == "train"]
+        return np.array(ids, dtype=np.uint64)
 
-    def _unfit(self, utterance: Utterance, task: str, target: str) -> str:
-        if utterance.duration_s < self.min_duration_s:
-            return f"shorter than {self.min_duration_s:g} s"
-        if utterance.duration_s > self.max_duration_s:
-            return f"longer than {self.max_duration_s:g} s"
-        return missing_text(utterance, task, target)
+
+def check_audio(rows: Rows) -> None:
+    """Check that a corpus was not moved since its manifests were written, by a few of its audio files.
+
+    Raises:
+        UserError: If none of them is there.
+    """
+    places = [number * len(rows) // CHECKED_FILES for number in range(CHECKED_FILES)]
+    files = sorted({rows[number].utterance.audio for number in places})
+    missing = [file for file in files if not Path(file).is_file()]
+    if len(missing) == len(files):
+        msg = (
+            f"None of {len(files)} audio files looked for exists, such as '{missing[0]}'. Where the corpus was moved, "
+            "delete its manifests, so that they are written anew."
+        )
+        raise UserError(msg)
+    if missing:
+        rank_zero_warn(f"{len(missing)} of {len(files)} audio files looked for are missing, such as '{missing[0]}'.")

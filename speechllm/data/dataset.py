@@ -1,16 +1,16 @@
-"""From the cuts of a batch to the tensors and texts that a model sees."""
+"""From the rows of a batch to the tensors and texts that a model sees."""
 
 import logging
-from collections.abc import Iterable
 
 import torch
-from lhotse import MonoCut
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from speechllm.audio import AudioError, read_audio
 from speechllm.batch import Batch
+from speechllm.data.epoch_plan import Draw
+from speechllm.data.rows import Row, Rows
 from speechllm.data.utterance import Utterance
 
 MIN_SAMPLES = 400
@@ -20,47 +20,55 @@ log = logging.getLogger(__name__)
 
 
 class SpeechDataset(Dataset[Batch]):
-    """Map the cuts of one batch, as a sampler gives them, to a :class:`speechllm.batch.Batch`.
+    """Map the rows of one batch, as a sampler draws them, to a :class:`speechllm.batch.Batch`.
 
     Args:
+        rows: The rows.
         keep_unreadable: What becomes of a clip that cannot be read or is below 25 ms. True, for scoring: it stays with
             a length of 0, so that it counts as an empty hypothesis, and a warning is logged. False, for training: it
             is left out and named in ``Batch.skipped``; a batch of nothing else has no rows.
     """
 
-    def __init__(self, keep_unreadable: bool) -> None:
-        self.keep_unreadable = keep_unreadable
+    def __init__(self, rows: Rows, keep_unreadable: bool) -> None:
+        self.rows, self.keep_unreadable = rows, keep_unreadable
 
-    def __getitem__(self, cuts: Iterable[MonoCut]) -> Batch:
-        """Read the audio of ``cuts``, which :func:`speechllm.data.rows.row_cut` made, and put the batch together."""
-        rows: list[tuple[MonoCut, Utterance]] = []
+    def __getitem__(self, draw: Draw) -> Batch:
+        """Read the rows of ``draw`` and put the batch together."""
+        rows: list[tuple[int, Row]] = []
         audio: list[Tensor] = []
         skipped: list[str] = []
-        for cut in cuts:
-            utterance = Utterance.from_cut(cut)
-            # Of the cut, not of its id: a sampler renames the copies that it makes to give every rank a batch.
-            utterance.id = cut.supervisions[0].id
-            try:
-                samples = _read(utterance)
-            except AudioError as error:
-                if not self.keep_unreadable:
-                    skipped.append(f"{utterance.id}: {error}")
-                    continue
-                log.warning("%s counts as silence: %s", utterance.id, error)
-                samples = torch.zeros(0)
-            rows.append((cut, utterance))
+        first_of: dict[tuple[str, str, float], int] = {}
+        audio_of: list[int] = []
+        for number, speed in zip(draw.rows, draw.speeds, strict=True):
+            row = self.rows[number]
+            same = (row.corpus, row.utterance.id, speed)
+            if same in first_of:
+                samples = audio[first_of[same]]
+            else:
+                try:
+                    samples = _read(row.utterance)
+                except AudioError as error:
+                    if not self.keep_unreadable:
+                        skipped.append(f"{row.utterance.id}: {error}")
+                        continue
+                    log.warning("%s counts as silence: %s", row.utterance.id, error)
+                    samples = torch.zeros(0)
+            audio_of.append(first_of.setdefault(same, len(audio)))
+            rows.append((number, row))
             audio.append(samples)
+        utterances = [row.utterance for _, row in rows]
         return Batch(
             audio=pad_sequence(audio, batch_first=True) if audio else torch.zeros(0, 0),
             audio_lengths=torch.tensor([len(samples) for samples in audio], dtype=torch.int64),
-            ids=[utterance.id for _, utterance in rows],
-            tasks=[cut.custom["task"] for cut, _ in rows],
-            source_languages=[utterance.source_language for _, utterance in rows],
-            target_languages=[cut.custom["target_language"] for cut, _ in rows],
-            transcripts=[utterance.transcript for _, utterance in rows],
-            translations=[utterance.translations.get(cut.custom["target_language"], "") for cut, utterance in rows],
-            corpora=[cut.custom["corpus"] for cut, _ in rows],
-            rows=[cut.custom["row"] for cut, _ in rows],
+            ids=[utterance.id for utterance in utterances],
+            tasks=[row.task for _, row in rows],
+            source_languages=[utterance.source_language for utterance in utterances],
+            target_languages=[row.target_language for _, row in rows],
+            transcripts=[utterance.transcript for utterance in utterances],
+            translations=[row.utterance.translations.get(row.target_language, "") for _, row in rows],
+            corpora=[row.corpus for _, row in rows],
+            rows=[number for number, _ in rows],
+            audio_of=audio_of,
             skipped=skipped,
         )
 

@@ -1,24 +1,25 @@
-"""Manifests: one ``<split>.jsonl.gz`` of lhotse cuts per split, and ``corpus.json`` that says what they hold."""
+"""Manifests: one ``<split>.jsonl.gz`` of lhotse cuts per split with its index, and ``corpus.json`` about them."""
 
 import gzip
 import hashlib
 import json
 import os
 import uuid
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from speechllm.data.utterance import Utterance
+from speechllm.data.index import Manifest, ManifestIndex, ManifestWriter
+from speechllm.data.utterance import Utterance, parse_row, to_nfc
 from speechllm.errors import UserError
-from speechllm.languages import check_language
 
-FORMAT = 1
+FORMAT = 2
 """Version of the manifests' layout; a change of it makes older ones stale."""
 
 LEARNED_SPLITS = ("train", "dev")
@@ -86,6 +87,11 @@ def manifest_path(folder: Path, split: str) -> Path:
     return folder / f"{split}.jsonl.gz"
 
 
+def index_path(folder: Path, split: str) -> Path:
+    """Return the path of the index of a split's manifest."""
+    return folder / f"{split}.index.npz"
+
+
 def fingerprint(corpus: Corpus) -> str:
     """Return a hash of the corpus's options and of its files' names, sizes and times."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in corpus.files()]
@@ -97,7 +103,8 @@ def is_current(corpus: Corpus, folder: Path) -> bool:
     """Return whether ``folder`` holds manifests of this corpus as it is on disk now."""
     try:
         summary = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        complete = all(manifest_path(folder, split).is_file() for split in summary["splits"])
+        files = [path(folder, split) for split in summary["splits"] for path in (manifest_path, index_path)]
+        complete = all(file.is_file() for file in files)
         return complete and bool(summary["fingerprint"] == fingerprint(corpus))
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -123,7 +130,7 @@ def write_manifests(corpus: Corpus, folder: Path) -> dict[str, SplitSummary]:
             "fingerprint": mark,
             "splits": {split: asdict(summary) for split, summary in summaries.items()},
         }
-        with _replacing(folder / "corpus.json") as partial:
+        with replacing(folder / "corpus.json") as partial:
             partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         msg = f"Cannot write manifests to '{folder}': {error}. Give `manifest_dir` a folder that you can write to."
@@ -131,81 +138,62 @@ def write_manifests(corpus: Corpus, folder: Path) -> dict[str, SplitSummary]:
     return summaries
 
 
-def read_manifest(folder: Path, split: str, check: bool = True) -> Iterator[Utterance]:
-    """Yield the utterances of a split in the manifest's order.
+def open_manifest(folder: Path, split: str) -> Manifest:
+    """Return the manifest of a split, to be read row by row.
 
-    Args:
-        folder: Folder of the manifests.
-        split: Name of the split.
-        check: Whether to check languages, audio files and duplicate ids too; a manifest that was checked once need
-            not be checked again.
+    Raises:
+        UserError: If it is absent, or does not fit its index.
+    """
+    path = manifest_path(folder, split)
+    if not path.is_file():
+        raise UserError(no_manifest(folder, split))
+    return Manifest(path, ManifestIndex.load(index_path(folder, split)))
+
+
+def read_manifest(folder: Path, split: str) -> Iterator[Utterance]:
+    """Yield the utterances of a split in the manifest's order.
 
     Raises:
         UserError: If the manifest is absent or a row is wrong; the message names the file and the row.
     """
     path = manifest_path(folder, split)
     if not path.is_file():
-        found = sorted(file.name.removesuffix(".jsonl.gz") for file in folder.glob("*.jsonl.gz"))
-        msg = f"No manifest of the split '{split}' at '{path}'. Splits there: {', '.join(found) or 'none'}."
-        raise UserError(msg)
-    rows = _rows(path)
-    yield from _checked(rows, path) if check else (utterance for _, utterance in rows)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Utterance]]:
+        raise UserError(no_manifest(folder, split))
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
-                try:
-                    yield number, Utterance.from_row(json.loads(line))
-                except ValueError as error:
-                    msg = f"{path}, row {number}: {error if line.strip() else 'the row is empty'}."
-                    raise UserError(msg) from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+                yield parse_row(line, path, number)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         msg = f"{path}, after row {number}: {error}. Delete the file, so that it is written anew."
         raise UserError(msg) from error
 
 
-def _checked(rows: Iterable[tuple[int, Utterance]], path: Path) -> Iterator[Utterance]:
-    seen: dict[str, int] = {}
-    files: set[str] = set()
-    languages: set[str] = set()
-    for number, utterance in rows:
-        where = f"{path}, row {number}"
-        for language in (utterance.source_language, *utterance.translations):
-            if language not in languages:
-                check_language(language, where)
-                languages.add(language)
-        if utterance.audio not in files:
-            if not os.path.isfile(utterance.audio):
-                msg = f"{where}: the audio file '{utterance.audio}' of '{utterance.id}' does not exist."
-                raise UserError(msg)
-            files.add(utterance.audio)
-        if seen.setdefault(utterance.id, number) != number:
-            msg = f"{where}: the id '{utterance.id}' is already that of row {seen[utterance.id]}; ids must be unique."
-            raise UserError(msg)
-        yield utterance
+def no_manifest(folder: Path, split: str) -> str:
+    """Return the message that a split has no manifest, with the splits that have one."""
+    found = sorted(file.name.removesuffix(".jsonl.gz") for file in folder.glob("*.jsonl.gz"))
+    there = ", ".join(found) or "none"
+    return f"No manifest of the split '{split}' at '{manifest_path(folder, split)}'. Splits there: {there}."
 
 
 def _write_split(corpus: Corpus, split: str, folder: Path) -> SplitSummary:
     tally = Tally()
-    count, seconds, languages = 0, 0.0, set[str]()
-    with _replacing(manifest_path(folder, split)) as partial, _gzip_writer(partial) as file:
-        for utterance in tqdm(corpus.read(split, tally), desc=f"{corpus.name} {split}", unit=" utterances"):
-            file.write(json.dumps(utterance.to_cut().to_dict(), ensure_ascii=False) + "\n")
-            count += 1
-            seconds += utterance.duration_s
-            languages.update((utterance.source_language, *utterance.translations))
-    return SplitSummary(count, seconds / 3600, sorted(languages), dict(tally.rejected), dict(tally.changed))
-
-
-def _gzip_writer(path: Path) -> TextIO:
-    return gzip.open(path, "wt", encoding="utf-8", newline="\n", compresslevel=6)
+    path = manifest_path(folder, split)
+    with replacing(path) as partial, replacing(index_path(folder, split)) as partial_index:
+        with partial.open("wb") as file:
+            writer = ManifestWriter(file, path)
+            for utterance in tqdm(corpus.read(split, tally), desc=f"{corpus.name} {split}", unit=" utterances"):
+                if to_nfc(utterance, split):
+                    tally.changed["text brought to Unicode NFC"] += 1
+                writer.write(utterance)
+            index = writer.finish()
+        index.save(partial_index)
+    hours = float(index.durations_s.sum()) / 3600
+    return SplitSummary(len(index), hours, index.languages_held(), dict(tally.rejected), dict(tally.changed))
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to, and put it in its place only when all went well."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

@@ -1,9 +1,12 @@
 """Several corpora as one: all their rows, in one shuffled stream of batches."""
 
-from lhotse import MonoCut
+from typing import Any
 
-from speechllm.data.base import SpeechDataModule
-from speechllm.data.rows import TrainingRows, interleave
+import numpy as np
+
+from speechllm.data.base import SpeechDataModule, TrainingRows
+from speechllm.data.epoch_plan import Part
+from speechllm.data.rows import JoinedRows, Rows
 from speechllm.errors import UserError
 
 
@@ -11,33 +14,40 @@ class MixtureDataModule(SpeechDataModule):
     """All data of several datamodules, for training and for scoring.
 
     The parts say what is read (tasks, duration limits, size of the validation set), and the mixture how it is
-    batched: the parts' own batch settings, workers and seeds play no part.
+    batched: the parts' own batch settings, workers and seeds play no part. An epoch has as many rows as the parts have
+    together. With weights, a part that is due more rows than it has begins again within the epoch, and one that is due
+    fewer goes on in the next epoch where it stopped.
 
     Args:
         parts: The datamodules.
-        batch_seconds: Largest size of a training batch in seconds of audio, padding included.
-        max_utterances: Largest number of utterances of a batch.
-        num_buckets: Number of buckets of like duration that training batches are drawn from.
-        num_workers: Processes that read audio; 0 reads in the main process.
-        seed: Seed of the order of training.
-        eval_batch_seconds: As ``batch_seconds``, for validation, test and prediction; the same where not given.
+        weights: Share of each part in the rows of an epoch, in any unit: ``[3, 1]`` is three quarters and one quarter.
+            Every row once an epoch where neither they nor a temperature are given.
+        temperature: Shares in proportion to the number of rows to the power of 1 / temperature: 1 leaves them, larger
+            values raise small parts, up to equal shares.
+        **kwargs: Options of :class:`speechllm.data.base.SpeechDataModule`.
     """
 
     def __init__(
         self,
         parts: list[SpeechDataModule],
-        batch_seconds: float = 160.0,
-        max_utterances: int = 32,
-        num_buckets: int = 10,
-        num_workers: int = 2,
-        seed: int = 42,
-        eval_batch_seconds: float | None = None,
+        weights: list[float] | None = None,
+        temperature: float | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_seconds, max_utterances, num_buckets, num_workers, seed, eval_batch_seconds)
+        super().__init__(**kwargs)
         if not parts:
             msg = "A mixture needs at least one datamodule in `parts`."
             raise UserError(msg)
-        self.parts = parts
+        if weights is not None and temperature is not None:
+            msg = "A mixture takes `weights` or `temperature`, and was given both. Leave one out."
+            raise UserError(msg)
+        if weights is not None and (len(weights) != len(parts) or not all(0 < w < float("inf") for w in weights)):
+            msg = f"`weights` needs a number above 0 for each of the {len(parts)} parts, but is {weights}."
+            raise UserError(msg)
+        if temperature is not None and not 0 < temperature < float("inf"):
+            msg = f"`temperature` must be above 0, but is {temperature}."
+            raise UserError(msg)
+        self.parts, self.weights, self.temperature = parts, weights, temperature
 
     def prepare_data(self) -> None:
         """Prepare every part."""
@@ -45,12 +55,19 @@ class MixtureDataModule(SpeechDataModule):
             part.prepare_data()
 
     def train_rows(self) -> TrainingRows:
-        """Return all training rows of the parts, mixed evenly."""
-        return interleave([part.train_rows() for part in self.parts], self.seed)
+        """Return the training rows of the parts, one part after the other, with their weights."""
+        found = [part.train_rows() for part in self.parts]
+        rows = JoinedRows([part.rows for part in found])
+        untranscribed = sum(part.untranscribed for part in found)
+        weights = self.weights
+        if self.temperature is not None:
+            weights = [float(len(part.rows) ** (1 / self.temperature)) for part in found]
+        if weights is None:
+            return TrainingRows(rows, untranscribed)
+        bounds = np.cumsum([0, *(len(part.rows) for part in found)]).tolist()
+        parts = [Part(*span) for span in zip(bounds[:-1], bounds[1:], weights, strict=True)]
+        return TrainingRows(rows, untranscribed, parts)
 
-    def eval_rows(self, kind: str) -> list[MonoCut]:
-        """Return the parts' rows of ``"dev"`` or ``"test"``, one part after the other, numbered throughout."""
-        rows = [cut for part in self.parts for cut in part.eval_rows(kind)]
-        for row, cut in enumerate(rows):
-            cut.custom["row"] = row
-        return rows
+    def eval_rows(self, kind: str) -> Rows:
+        """Return the parts' rows of ``"dev"`` or ``"test"``, one part after the other."""
+        return JoinedRows([part.eval_rows(kind) for part in self.parts])

@@ -1,104 +1,83 @@
-"""Which rows make a batch: buckets of like duration for training, every row exactly once for scoring."""
+"""Samplers: a process's share of the batches of an epoch, from where it stopped; and every row once for scoring."""
 
-from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from lhotse import MonoCut
-from lhotse.dataset import DynamicBucketingSampler
-from lhotse.dataset.sampling.base import TimeConstraint
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from speechllm.data.rows import TrainingRows
-
-BUFFER_ROWS = 20_000
-"""Rows held in memory, from which training batches are drawn at random."""
+from speechllm.data.epoch_plan import Draw, EpochPlan, even_out
 
 
-@dataclass
-class BatchLimit(TimeConstraint):  # type: ignore[misc]
-    """A limit on batches that holds whatever comes next from their bucket.
+class TrainingSampler(Sampler[Draw]):
+    """The batches of one process, epoch by epoch.
 
-    lhotse's own closes a batch when one more row *of the longest length so far* would not fit, so that a longer row at
-    the end goes over the limit.
-
-    Attributes:
-        bounds_s: Upper bound in seconds of each bucket, in rising order.
-    """
-
-    bounds_s: tuple[float, ...] = ()
-
-    def close_to_exceeding(self) -> bool:
-        """Return whether a further row from the same bucket might not fit."""
-        bucket = min(bisect_right(self.bounds_s, self.longest_seen), len(self.bounds_s) - 1)
-        longest_s = self.bounds_s[bucket]
-        return bool(self.num_cuts >= self.max_cuts or (self.num_cuts + 1) * longest_s > self.max_duration)
-
-
-def training_sampler(
-    rows: TrainingRows,
-    batch_seconds: float,
-    max_utterances: int,
-    num_buckets: int,
-    seed: int,
-    rank: int = 0,
-    world_size: int = 1,
-) -> DynamicBucketingSampler:
-    """Return a sampler of shuffled batches of rows of like duration.
-
-    Its batches depend on ``seed``, the epoch (``set_epoch``) and ``world_size`` alone. All ranks get equally many, and
-    no row goes to two of them; only where the last step has fewer rows than ranks are some repeated.
+    All processes have equally many, no row goes to two of them, and all of it depends on the plan's seed, the epoch and
+    the number of processes alone. A sampler that is given the state of another goes on with the batches that are left,
+    also with another number of processes.
 
     Args:
-        rows: Training rows.
-        batch_seconds: Largest size of a batch in seconds, padding included.
-        max_utterances: Largest number of rows of a batch.
-        num_buckets: Number of buckets.
-        seed: Seed of the order.
+        plan: Plan of the epochs.
         rank: This process.
         world_size: Number of processes.
     """
-    bins = duration_bins(rows.durations_s, num_buckets, batch_seconds, max_utterances)
-    limit = BatchLimit(batch_seconds, max_utterances, bounds_s=(*bins, max(*bins, *rows.durations_s)))
-    return DynamicBucketingSampler(
-        rows,
-        constraint=limit,
-        duration_bins=bins,
-        buffer_size=BUFFER_ROWS,
-        shuffle=True,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
+
+    def __init__(self, plan: EpochPlan, rank: int = 0, world_size: int = 1) -> None:
+        self.plan, self.rank, self.world_size = plan, rank, world_size
+        self.epoch = 0
+        self.seen: list[tuple[int, int]] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; the one that is under way goes on."""
+        if epoch != self.epoch:
+            self.epoch, self.seen = epoch, []
+
+    def state(self, steps: int) -> dict[str, Any]:
+        """Return what another sampler needs to go on.
+
+        Args:
+            steps: Batches of this epoch that this process has trained on, those of earlier runs included.
+        """
+        before = sum(count for _, count in self.seen)
+        return {"epoch": self.epoch, "seen": [*self.seen, (self.world_size, steps - before)], "rows": self._mark()}
+
+    def resume(self, state: dict[str, Any]) -> bool:
+        """Go on where the sampler that gave ``state`` was; return False, and do nothing, if its rows were others."""
+        if state["rows"] != self._mark():
+            return False
+        self.epoch = state["epoch"]
+        self.seen = [(int(world_size), int(steps)) for world_size, steps in state["seen"]]
+        return True
+
+    def __iter__(self) -> Iterator[Draw]:
+        for step in self._left():
+            yield step[self.rank]
+
+    def batches(self) -> int:
+        """Return the number of batches of the epoch, those of earlier runs included."""
+        return sum(count for _, count in self.seen) + len(self._left())
+
+    def _left(self) -> list[list[Draw]]:
+        steps = self.plan.steps(self.epoch, self.seen[0][0] if self.seen else self.world_size)
+        for world_size, count in self.seen:
+            steps = _dealt(steps, world_size)[count:]
+        return _dealt(steps, self.world_size)
+
+    def _mark(self) -> list[float]:
+        """Return what tells the rows from others."""
+        return [len(self.plan.durations_s), round(float(self.plan.durations_s.sum()), 3), self.plan.seed]
 
 
-def duration_bins(durations_s: list[float], num_buckets: int, batch_seconds: float, max_utterances: int) -> list[float]:
-    """Return the bounds in seconds between buckets that give about equally many batches.
-
-    lhotse draws from every bucket equally often. Were a bucket of more batches than the others, the end of an epoch
-    would be made of its batches alone, and a model would forget utterances of other durations meanwhile.
-
-    Args:
-        durations_s: Duration of every row in seconds.
-        num_buckets: Number of buckets; fewer come back where durations repeat, and never one alone.
-        batch_seconds: Largest size of a batch in seconds.
-        max_utterances: Largest number of rows of a batch.
-    """
-    ordered = np.sort(np.asarray(durations_s, dtype=np.float64))
-    longest_s = ordered  # of the bucket that each row is in; unknown at first
-    bounds = np.empty(0)
-    for _ in range(10):
-        batches = 1 / np.clip(batch_seconds // longest_s, 1, max_utterances)  # what a row takes of a batch
-        share = np.cumsum(batches) / batches.sum()
-        places = np.searchsorted(share, np.arange(1, num_buckets) / num_buckets, side="right")
-        bounds = np.unique(ordered[np.minimum(places, len(ordered) - 1)])
-        bounds = bounds[bounds > ordered[0]]
-        longest_s = np.append(bounds, ordered[-1])[np.searchsorted(bounds, ordered, side="right")]
-    return [float(bound) for bound in bounds] or [float(ordered[-1]) + 1.0]
+def _dealt(steps: list[list[Draw]], world_size: int) -> list[list[Draw]]:
+    """Return steps for another number of processes."""
+    if not steps or len(steps[0]) == world_size:
+        return steps
+    batches = even_out([batch for step in steps for batch in step], world_size)
+    return [batches[first : first + world_size] for first in range(0, len(batches), world_size)]
 
 
-class EvaluationSampler(Sampler[list[MonoCut]]):
+class EvaluationSampler(Sampler[Draw]):
     """Batches of rows by falling duration, so that the first one shows whether memory suffices.
 
     Every row is in exactly one batch of one rank, and all ranks have equally many batches, since sharded models need
@@ -106,7 +85,7 @@ class EvaluationSampler(Sampler[list[MonoCut]]):
     ranks get a batch without rows.
 
     Args:
-        rows: All rows of the split.
+        durations_s: (N,) float64, duration of each row in seconds.
         batch_seconds: Largest size of a batch in seconds, padding included; a longer row is a batch of its own.
         max_utterances: Largest number of rows of a batch.
         rank: This process.
@@ -114,24 +93,27 @@ class EvaluationSampler(Sampler[list[MonoCut]]):
     """
 
     def __init__(
-        self, rows: list[MonoCut], batch_seconds: float, max_utterances: int, rank: int = 0, world_size: int = 1
+        self,
+        durations_s: NDArray[np.float64],
+        batch_seconds: float,
+        max_utterances: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        batches: list[list[MonoCut]] = []
-        for cut in sorted(rows, key=lambda cut: (-cut.duration, cut.custom["row"])):
+        batches: list[list[int]] = []
+        longest_s = 0.0
+        for row in np.argsort(-durations_s, kind="stable").tolist():
             last = batches[-1] if batches else []
-            fits = last and len(last) < max_utterances and last[0].duration * (len(last) + 1) <= batch_seconds
-            if fits:
-                last.append(cut)
+            if last and len(last) < max_utterances and longest_s * (len(last) + 1) <= batch_seconds:
+                last.append(row)
             else:
-                batches.append([cut])
-        while len(batches) % world_size:
-            largest = max(range(len(batches)), key=lambda index: len(batches[index]))
-            half = (len(batches[largest]) + 1) // 2
-            batches[largest : largest + 1] = [batches[largest][:half], batches[largest][half:]]
-        self.batches = batches[rank::world_size]
+                batches.append([row])
+                longest_s = float(durations_s[row])
+        draws = even_out([Draw(rows, [1.0] * len(rows), 0) for rows in batches], world_size)
+        self.batches = draws[rank::world_size]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[MonoCut]]:
+    def __iter__(self) -> Iterator[Draw]:
         return iter(self.batches)

@@ -1,10 +1,14 @@
 """One utterance as every corpus gives it, and its one form as a lhotse cut."""
 
+import json
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lhotse import MonoCut
+
+from speechllm.errors import UserError
 
 
 @dataclass
@@ -134,3 +138,35 @@ class Utterance:
             msg = f"the start is {utterance.offset_s} s, and must not be below 0"
             raise ValueError(msg)
         return utterance
+
+
+def parse_row(line: str | bytes, path: Path, number: int) -> Utterance:
+    """Return the utterance of one line.
+
+    Args:
+        line: The line.
+        path: The manifest, for the message.
+        number: The line's number from 1, for the message.
+
+    Raises:
+        UserError: If the line does not hold an utterance.
+    """
+    try:
+        return Utterance.from_row(json.loads(line))
+    except ValueError as error:
+        msg = f"{path}, row {number}: {error if line.strip() else 'the row is empty'}."
+        raise UserError(msg) from error
+
+
+def to_nfc(utterance: Utterance, split: str) -> bool:
+    """Bring an utterance's transcript to Unicode NFC, in ``train`` its translations too; return whether any changed.
+
+    Translations of other splits are references, which stay as the corpus has them.
+    """
+    before = (utterance.transcript, dict(utterance.translations))
+    utterance.transcript = unicodedata.normalize("NFC", utterance.transcript)
+    if split == "train":
+        utterance.translations = {
+            code: unicodedata.normalize("NFC", text) for code, text in utterance.translations.items()
+        }
+    return before != (utterance.transcript, utterance.translations)

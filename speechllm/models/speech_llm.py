@@ -126,7 +126,10 @@ class SpeechLLM(SpeechToText):
             UserError: If an utterance is too short or too long for the encoder.
         """
         self.encoder.check_durations(batch.audio_lengths, batch.ids)
-        frames = self.encode(batch.audio, batch.audio_lengths)
+        once = sorted(set(batch.audio_of))
+        frames = self.encode(batch.audio[once], batch.audio_lengths[once])
+        if len(once) < len(batch):
+            frames = frames.select([once.index(first) for first in batch.audio_of])
         speech: AdapterOutput = self.adapter(frames, targets)
         speech.stats["compression_ratio"] = frames.lengths.sum() / speech.lengths.sum()
         return speech

@@ -85,7 +85,7 @@ def test_second_preparation_finds_the_first(must_c, caplog):
     text.write_text(text.read_text(encoding="utf-8").replace("Danke", "Vielen Dank"), encoding="utf-8")
     datamodule.prepare_data()
     assert "writing the manifests" in caplog.text
-    assert next(iter(datamodule.train_rows())).supervisions[0].custom["translation"]["de"].startswith("Vielen Dank")
+    assert datamodule.train_rows().rows[0].utterance.translations["de"].startswith("Vielen Dank")
 
 
 def test_selections_do_not_share_manifests(must_c):
@@ -104,7 +104,7 @@ def test_manifests_may_stand_elsewhere(must_c, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="manifest_dir"):
         prepared(must_c, manifest_dir=str(tmp_path / "file" / "x"))
-    assert len(datamodule.train_rows()) == 4
+    assert len(datamodule.train_rows().rows) == 4
 
 
 def test_absent_corpus_and_absent_manifests(tmp_path):
@@ -120,17 +120,14 @@ def test_training_limits_are_counted_and_spare_the_test_set(must_c):
     with pytest.raises(UserError, match=r"left out, shorter than 0.6 s: 3; left out, longer than 0.65 s: 1"):
         datamodule.train_rows()
     datamodule.max_duration_s = 30.0
-    assert datamodule.train_rows().durations_s == [0.7]
+    assert datamodule.train_rows().rows.durations_s.tolist() == [0.7]
     assert len(datamodule.eval_rows("test")) == 5
 
 
 def test_validation_takes_a_fixed_evenly_spaced_subset(must_c):
-    assert [cut.id for cut in prepared(must_c, targets=["de", "fr"], max_val_utterances=2).eval_rows("dev")] == [
-        "en-de_ted_1_000000",
-        "en-fr_ted_1_000000",
-    ]
-    rows = prepared(must_c, targets=["de", "fr"], max_val_utterances=None).eval_rows("dev")
-    assert [cut.custom["row"] for cut in rows] == [0, 1, 2, 3]
+    rows = prepared(must_c, targets=["de", "fr"], max_val_utterances=2).eval_rows("dev")
+    assert [row.utterance.id for row in rows] == ["en-de_ted_1_000000", "en-fr_ted_1_000000"]
+    assert len(prepared(must_c, targets=["de", "fr"], max_val_utterances=None).eval_rows("dev")) == 4
 
 
 @pytest.mark.parametrize(
@@ -173,6 +170,7 @@ def attach(datamodule, rank, world_size, use_distributed_sampler=False):
         global_rank=rank,
         world_size=world_size,
         limit_val_batches=1.0,
+        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
         _accelerator_connector=SimpleNamespace(use_distributed_sampler=use_distributed_sampler),
     )
     return datamodule

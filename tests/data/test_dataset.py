@@ -1,4 +1,4 @@
-"""From cuts to a batch."""
+"""From rows to a batch."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,14 @@ import soundfile
 import torch
 
 from speechllm.data.dataset import SpeechDataset
-from speechllm.data.rows import row_cut
+from speechllm.data.epoch_plan import Draw
 from speechllm.data.utterance import Utterance
 from tests.corpora.must_c import tone
+from tests.data.synthetic_rows import ListedRows
+
+
+def draw(*rows, speeds=None):
+    return Draw(list(rows), speeds or [1.0] * len(rows), 0)
 
 
 @pytest.fixture
@@ -21,15 +26,13 @@ def rows(tmp_path):
     soundfile.write(tmp_path / "short.wav", tone(0.01), 16_000)
     made = []
     for row, name in enumerate(["a.wav", "empty.mp3", "b.flac", "nan.wav", "short.wav"]):
-        utterance = Utterance(
-            name.split(".")[0], str(tmp_path / name), 0.0, 0.5, "en", f"text {row}", {"de": f"Text {row}"}, corpus="c"
-        )
-        made.append(row_cut(utterance, "st", "de", row))
-    return made
+        texts = (f"text {row}", {"de": f"Text {row}"})
+        made.append(Utterance(name.split(".")[0], str(tmp_path / name), 0.0, 0.5, "en", *texts, corpus="c"))
+    return ListedRows(made)
 
 
 def test_training_leaves_out_and_names_what_cannot_be_read(rows):
-    batch = SpeechDataset(keep_unreadable=False)[rows]
+    batch = SpeechDataset(rows, keep_unreadable=False)[draw(*range(5))]
     assert batch.ids == ["a", "b"]
     assert batch.rows == [0, 2]
     assert batch.audio_lengths.tolist() == [8_000, 8_000]
@@ -38,7 +41,7 @@ def test_training_leaves_out_and_names_what_cannot_be_read(rows):
 
 
 def test_evaluation_keeps_every_row(rows, caplog):
-    batch = SpeechDataset(keep_unreadable=True)[rows]
+    batch = SpeechDataset(rows, keep_unreadable=True)[draw(*range(5))]
     assert batch.ids == ["a", "empty", "b", "nan", "short"]
     assert batch.audio_lengths.tolist() == [8_000, 0, 8_000, 0, 0]
     assert batch.translations == [f"Text {row}" for row in range(5)]
@@ -47,22 +50,21 @@ def test_evaluation_keeps_every_row(rows, caplog):
 
 
 def test_batch_of_nothing_readable_has_no_rows(rows):
-    batch = SpeechDataset(keep_unreadable=False)[rows[3:]]
+    batch = SpeechDataset(rows, keep_unreadable=False)[draw(3, 4)]
     assert len(batch) == 0
     assert (batch.audio.shape, batch.audio_lengths.shape) == ((0, 0), (0,))
     assert batch.audio_lengths.dtype == torch.int64
     assert len(batch.skipped) == 2
-    assert len(SpeechDataset(keep_unreadable=True)[[]]) == 0
+    assert len(SpeechDataset(rows, keep_unreadable=True)[draw()]) == 0
 
 
 def test_padding_is_zero_and_samples_are_those_of_the_file(tmp_path):
     soundfile.write(tmp_path / "talk.wav", tone(2.0), 16_000, subtype="FLOAT")
     spans = [(0.25, 0.5), (1.0, 0.75)]
-    rows = [
-        row_cut(Utterance(f"u{row}", str(tmp_path / "talk.wav"), *span, "en", "x"), "asr", "en", row)
-        for row, span in enumerate(spans)
-    ]
-    batch = SpeechDataset(keep_unreadable=False)[rows]
+    rows = ListedRows(
+        Utterance(f"u{row}", str(tmp_path / "talk.wav"), *span, "en", "x") for row, span in enumerate(spans)
+    )
+    batch = SpeechDataset(rows, keep_unreadable=False)[draw(0, 1)]
     assert (batch.audio.dtype, batch.audio.shape) == (torch.float32, (2, 12_000))
     for audio, (offset_s, duration_s) in zip(batch.audio, spans, strict=True):
         start, count = int(offset_s * 16_000), int(duration_s * 16_000)
@@ -70,6 +72,9 @@ def test_padding_is_zero_and_samples_are_those_of_the_file(tmp_path):
         assert not audio[count:].any()
 
 
-def test_copies_that_a_sampler_renames_keep_the_utterances_id(rows):
-    batch = SpeechDataset(keep_unreadable=False)[[rows[0].with_id("a_dup0")]]
-    assert batch.ids == ["a"]
+def test_rows_of_one_utterance_share_their_audio(rows):
+    batch = SpeechDataset(rows, keep_unreadable=True)[draw(0, 2, 0, 1, 1)]
+    assert batch.ids == ["a", "b", "a", "empty", "empty"]
+    assert batch.audio_of == [0, 1, 0, 3, 3]
+    assert torch.equal(batch.audio[0], batch.audio[2])
+    assert batch.select([2, 1, 0]).audio_of == [0, 1, 0]

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.audio import audio_info
+from speechllm.batch import TASKS
 from speechllm.data.corpus import CorpusDataModule
+from speechllm.data.index import ManifestIndex
 from speechllm.data.manifest import Tally
+from speechllm.data.rows import Selection, select_rows
 from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
@@ -242,7 +245,8 @@ class MustCDataModule(CorpusDataModule):
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=test_splits, **kwargs)
         self.targets = list(targets)
 
-    def rows_of(self, utterance: Utterance) -> list[tuple[str, str]]:
-        """Return the tasks and target languages of an utterance; ``asr`` in the first target's partition only."""
-        first = self.targets[0] in utterance.translations
-        return [row for row in super().rows_of(utterance) if row[0] != "asr" or first]
+    def select(self, index: ManifestIndex) -> Selection:
+        """Return the rows of a manifest; ``asr`` in the first target's partition only."""
+        selection = select_rows(index, self.tasks)
+        first = index.translation_column(self.targets[0])[selection.utterances] >= 0
+        return selection.keep((selection.tasks != TASKS.index("asr")) | first)
