@@ -1,12 +1,11 @@
 """Rows of a table of utterances: CSV, TSV or JSON lines, as spreadsheets, pandas and people write them."""
 
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from speechllm.data.json_lines import read_json_lines, text_of
 from speechllm.data.manifest import Tally
 from speechllm.errors import UserError, did_you_mean
 
@@ -149,34 +148,9 @@ def _unquoted(cell: str) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[TableRow]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                row = _parsed(line, where)
-                if "audio" not in row:
-                    msg = f"{where}: no 'audio'.{did_you_mean('audio', row)} It has: {', '.join(row) or 'nothing'}."
-                    raise UserError(msg)
-                yield TableRow(where, _filled(row.items()), list(row))
-
-
-def _parsed(line: str, where: str) -> dict[str, str]:
-    """Return the texts and numbers of a JSON object as texts; null is the empty one."""
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        msg = f"{where}: not JSON: {error}."
-        raise UserError(msg) from error
-    if not isinstance(row, dict):
-        msg = f'{where}: not a JSON object such as {{"audio": …, "transcript": …}}.'
-        raise UserError(msg)
-    found = {}
-    for key, value in row.items():
-        if key in COLUMNS or key.startswith("translation_"):
-            if isinstance(value, bool | list | dict):
-                msg = f"{where}: `{key}` must be a text or a number, but is {value!r}."
-                raise UserError(msg)
-            found[key] = "" if value is None else str(value)
-        else:
-            found[key] = ""
-    return found
+    for where, row in read_json_lines(path):
+        if "audio" not in row:
+            msg = f"{where}: no 'audio'.{did_you_mean('audio', row)} It has: {', '.join(row) or 'nothing'}."
+            raise UserError(msg)
+        read = [key for key in row if key in COLUMNS or key.startswith("translation_")]
+        yield TableRow(where, _filled((key, text_of(row, key, where)) for key in read), list(row))

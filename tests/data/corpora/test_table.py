@@ -7,10 +7,11 @@ import soundfile
 
 import speechllm.data
 from speechllm.data import TableDataModule
-from speechllm.data.manifest import Tally
 from speechllm.data.corpora.table import Table
+from speechllm.data.manifest import Tally
 from speechllm.errors import UserError
 from tests.corpora.must_c import tone
+from tests.corpora.table import write_fake
 
 
 @pytest.fixture
@@ -155,7 +156,10 @@ def test_what_cannot_be_trained_on_is_counted(root):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("clips/none.wav,a,b\n", r"1 of 1 audio files .*test\.csv' are missing, .*none\.wav' .*line 2.*table's folder"),
+        (
+            "clips/none.wav,a,b\nclips/nor.wav,a,b\n",
+            r"None of the audio files of the split 'test' exists \(2 utt.*none\.wav' .*line 2.*table's folder",
+        ),
         ("clips/0.wav,a,b\n,a,b\n", "line 3: no audio is named. A test set must be whole"),
         ("clips/0.wav,a\n", "line 2: 2 cells for 3 columns. A cell with a comma in it must stand in quotes"),
         ("clips/0.wav,a,b\nclips/0.wav,x,b\n", "line 3: another transcript of the same audio as .*line 2"),
@@ -169,13 +173,19 @@ def test_a_test_row_is_never_left_out_in_silence(root, rows, message):
 
 def test_test_rows_without_references_and_silent_clips_stay(root):
     (root / "clips" / "empty.wav").touch()
-    content = "audio,transcript,translation\nclips/0.wav,One,\nclips/empty.wav,Two,Zwei\n"
+    content = "audio,transcript,translation\nclips/0.wav,One,\nclips/empty.wav,Two,Zwei\nclips/none.wav,Three,Drei\n"
     utterances, tally = read(root, content, "test.csv", target="de")
-    assert texts(utterances) == [("clips/0.wav", "One", {"de": ""}), ("clips/empty.wav", "Two", {"de": "Zwei"})]
+    assert texts(utterances) == [
+        ("clips/0.wav", "One", {"de": ""}),
+        ("clips/empty.wav", "Two", {"de": "Zwei"}),
+        ("clips/none.wav", "Three", {"de": "Drei"}),
+    ]
+    assert [utterance.duration_s for utterance in utterances[1:]] == [1 / 16_000, 1 / 16_000]
     assert tally.changed == {
         "the translation into de is empty": 1,
-        "audio is empty or damaged, and counts as silence": 1,
+        "audio is missing, empty or damaged, and counts as silence": 2,
     }
+    assert not tally.rejected
     utterances, _ = read(root, "audio\nclips/0.wav\nclips/1.wav\n", "test.csv", target="de")
     assert texts(utterances) == [("clips/0.wav", "", {"de": ""}), ("clips/1.wav", "", {"de": ""})]
 
@@ -204,7 +214,9 @@ def test_test_rows_without_references_and_silent_clips_stay(root):
         ("audio,transcript,duration\nclips/0.wav,a,0\n", "line 2: `duration` is 0, and must be above"),
         ("audio,transcript,offset\nclips/0.wav,a,-1\n", "line 2: `offset` is '-1'"),
         ("audio,transcript,id\nclips/0.wav,a,x\nclips/1.wav,b,x\n", "line 3: the id 'x' is already that of .*line 2"),
-        ("audio,transcript\nnone/0.wav,a\nnone/1.wav,b\n", "2 of 2 audio files .*none/0.wav' .*line 2"),
+        ("audio,transcript\nnone/0.wav,a\nnone/1.wav,b\n", r"None of the audio .*\(2 utt.*none/0.wav' .*line 2"),
+        (f"audio,transcript\n{'long/' * 2000}.wav,a\n", "None of the audio files"),
+        ("audio,transcript\nclips/\0.wav,a\n", "None of the audio files"),
     ],
 )
 def test_mistakes_are_named_with_their_place(root, content, message):
@@ -222,6 +234,8 @@ def test_mistakes_are_named_with_their_place(root, content, message):
             '{"audio": "clips/0.wav", "transcript": ["a"]}',
             r"line 2: `transcript` must be a text or a number, but is \['a'\]",
         ),
+        (r'{"audio": "clips/0.wav", "transcript": "\ud800"}', "line 2: not JSON: .*surrogates not allowed"),
+        (f"{'[' * 100_000}", "line 2: the objects in it are nested too deeply"),
     ],
 )
 def test_mistakes_in_json_lines(root, line, message):
@@ -236,10 +250,24 @@ def test_rows_need_a_source_language(root):
         Table(root, {}, "xx", None)
 
 
-def test_a_stretch_past_the_end_is_left_out(root):
-    utterances, tally = read(root, "audio,transcript,offset\nclips/0.wav,a,0.6\nclips/0.wav,b,0.1\n")
+def test_a_stretch_past_the_end_is_left_out_of_training_alone(root):
+    content = "audio,transcript,offset\nclips/0.wav,a,0.6\nclips/0.wav,b,0.1\n"
+    utterances, tally = read(root, content)
     assert [utterance.transcript for utterance in utterances] == ["b"]
-    assert tally.rejected == {"begins past the end of the audio": 1}
+    assert tally.rejected == {"stretch of no length, or past the end of the audio": 1}
+    utterances, tally = read(root, content, "test.csv")
+    assert [(utterance.transcript, round(utterance.duration_s * 16_000)) for utterance in utterances] == [
+        ("a", 1),
+        ("b", 6_400),
+    ]
+    assert tally.changed == {"stretch of no length, or past the end of the audio, and is one sample": 1}
+
+
+def test_a_transcript_that_comes_later_is_joined(root):
+    content = "audio,transcript,translation\nclips/0.wav,,Eins\nclips/0.wav,One,\n"
+    utterances, tally = read(root, content, target="de")
+    assert texts(utterances) == [("clips/0.wav", "One", {"de": "Eins"})]
+    assert not tally.rejected
 
 
 def test_columns_that_look_like_another_are_named(root, caplog):
@@ -248,46 +276,28 @@ def test_columns_that_look_like_another_are_named(root, caplog):
     assert "mood" not in caplog.text
 
 
-def write_tables(root):
-    rows = "clips/0.wav,One,Eins\nclips/1.wav,Two,Zwei\n"
-    for split in ("train", "dev", "test"):
-        (root / f"{split}.csv").write_text(f"audio,transcript,translation\n{rows}", encoding="utf-8")
-    return root
-
-
-def test_batches_of_a_datamodule(root):
-    write_tables(root)
-    options = {"source": "en", "target": "de", "tasks": ["asr", "st"], "num_workers": 0}
-    datamodule = TableDataModule(str(root), **options, name="mine")
+def test_selections_do_not_share_manifests_and_a_changed_table_is_read_anew(tmp_path):
+    options = write_fake(tmp_path).options | {"num_workers": 0}
+    datamodule = TableDataModule(**options)
+    assert datamodule.manifest_dir != TableDataModule(**options | {"target": "fr"}).manifest_dir
+    assert datamodule.manifest_dir != TableDataModule(**options | {"train": "dev.tsv"}).manifest_dir
     datamodule.prepare_data()
-    assert len(datamodule.train_rows()) == 4
-    assert len(datamodule.eval_rows("dev")) == 4
+    rows = len(datamodule.train_rows().rows)
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("clips/dev_0.wav,Three,Drei,,,\n")
+    datamodule.prepare_data()
+    assert len(datamodule.train_rows().rows) == rows + 3
+
+
+def test_the_name_stands_in_the_batches(tmp_path):
+    datamodule = TableDataModule(**write_fake(tmp_path).options, name="mine", num_workers=0)
+    datamodule.prepare_data()
     (batch,) = datamodule.test_dataloader()
-    found = dict(zip(batch.rows, zip(batch.ids, batch.tasks, batch.translations, strict=True), strict=True))
-    assert found == {
-        0: ("clips/0.wav", "asr", ""),
-        1: ("clips/0.wav", "st", "Eins"),
-        2: ("clips/1.wav", "asr", ""),
-        3: ("clips/1.wav", "st", "Zwei"),
-    }
-    assert sorted(batch.audio_lengths.tolist()) == [8000, 8000, 9600, 9600]
     assert set(batch.corpora) == {"mine"}
 
 
-def test_selections_do_not_share_manifests_and_a_changed_table_is_read_anew(root):
-    write_tables(root)
-    datamodule = TableDataModule(str(root), source="en", target="de", num_workers=0)
-    assert datamodule.manifest_dir != TableDataModule(str(root), source="en", target="fr").manifest_dir
-    assert datamodule.manifest_dir != TableDataModule(str(root), train="dev.csv", source="en").manifest_dir
-    datamodule.prepare_data()
-    with (root / "train.csv").open("a") as file:
-        file.write("clips/2.wav,Three,Drei\n")
-    datamodule.prepare_data()
-    assert len(datamodule.train_rows()) == 3
-
-
 def test_tables_are_found_or_named(root):
-    with pytest.raises(UserError, match=r"No table in .*looked for train\.csv.*It holds: clips\. Name the tables"):
+    with pytest.raises(UserError, match=r"No table in .*looked for <split>\.csv.*It holds: clips\. Name the tables"):
         Table(root, {}, "en", None).splits()
     with pytest.raises(UserError, match="No such folder"):
         Table(root / "none", {}, "en", None).splits()
