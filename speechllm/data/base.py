@@ -121,13 +121,13 @@ class SpeechDataModule(LightningDataModule):
         return EpochPlan(rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches of rows of like duration; call ``sampler.set_epoch`` outside of a trainer."""
-        self._sampler = TrainingSampler(self.epoch_plan(), *self._world())
+        """Return shuffled batches of rows of like duration, of the next epoch at each iteration under a trainer.
+
+        Without one, ``sampler.begin_epoch`` says of which.
+        """
+        self._sampler = TrainingSampler(self.epoch_plan(), *self._world(), trained=self._trained)
         if self._state and not self._sampler.resume(self._state):
             rank_zero_warn("The training rows are not those of the checkpoint: its epoch begins anew.")
-        if self.trainer is not None:
-            # Lightning asks for the first batches before it says which epoch it is in.
-            self._sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         assert self._train is not None
         return DataLoader(
             SpeechDataset(self._train.rows, keep_unreadable=False),
@@ -151,13 +151,15 @@ class SpeechDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the epoch stands: what was trained on, not what workers have read ahead."""
-        if self._sampler is None or self.trainer is None:
-            return {}
-        return self._sampler.state(self.trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+        return {} if self._sampler is None else self._sampler.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on within an epoch where a checkpoint was written."""
         self._state = state_dict
+
+    def _trained(self) -> int:
+        """Return the number of batches that this process has trained on, those before a resumption included."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
 
     def _eval_dataloader(self, kind: str) -> DataLoader[Batch]:
         rows = self._eval_rows(kind)

@@ -1,6 +1,6 @@
 """Samplers: a process's share of the batches of an epoch, from where it stopped; and every row once for scoring."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,30 +17,33 @@ class TrainingSampler(Sampler[Draw]):
     the number of processes alone. A sampler that is given the state of another goes on with the batches that are left,
     also with another number of processes.
 
+    What counts is what was trained on, not what was asked for, since workers and trainers read ahead. The epochs are
+    the sampler's own: Lightning's number goes up too when a run ends within an epoch.
+
     Args:
         plan: Plan of the epochs.
         rank: This process.
         world_size: Number of processes.
+        trained: Returns the number of batches that this process has trained on, in all. An iteration begins the next
+            epoch if any were since the last began.
     """
 
-    def __init__(self, plan: EpochPlan, rank: int = 0, world_size: int = 1) -> None:
-        self.plan, self.rank, self.world_size = plan, rank, world_size
+    def __init__(
+        self, plan: EpochPlan, rank: int = 0, world_size: int = 1, trained: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.plan, self.rank, self.world_size, self.trained = plan, rank, world_size, trained
         self.epoch = 0
         self.seen: list[tuple[int, int]] = []
+        self._since = trained()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; the one that is under way goes on."""
-        if epoch != self.epoch:
-            self.epoch, self.seen = epoch, []
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the next iteration be of an epoch from its beginning; for use without a trainer."""
+        self.epoch, self.seen = epoch, []
 
-    def state(self, steps: int) -> dict[str, Any]:
-        """Return what another sampler needs to go on.
-
-        Args:
-            steps: Batches of this epoch that this process has trained on, those of earlier runs included.
-        """
-        before = sum(count for _, count in self.seen)
-        return {"epoch": self.epoch, "seen": [*self.seen, (self.world_size, steps - before)], "rows": self._mark()}
+    def state(self) -> dict[str, Any]:
+        """Return what another sampler needs to go on: the epoch, and the batches that each process trained on."""
+        seen = [*self.seen, (self.world_size, self.trained() - self._since)]
+        return {"epoch": self.epoch, "seen": seen, "rows": self._mark()}
 
     def resume(self, state: dict[str, Any]) -> bool:
         """Go on where the sampler that gave ``state`` was; return False, and do nothing, if its rows were others."""
@@ -51,6 +54,10 @@ class TrainingSampler(Sampler[Draw]):
         return True
 
     def __iter__(self) -> Iterator[Draw]:
+        trained = self.trained()
+        if trained > self._since or not self._left():
+            self.begin_epoch(self.epoch + 1)
+        self._since = trained
         for step in self._left():
             yield step[self.rank]
 

@@ -1,12 +1,10 @@
-"""A training run that writes down the rows it is given: run in a process of its own, with its options as JSON."""
+"""Training runs that write down the rows they are given: run in a process of its own, with their options as JSON."""
 
 import json
 import sys
 from pathlib import Path
 
 ROWS = 46
-STOP = 10
-"""Optimiser steps after which a stopped run ends, in its second epoch."""
 
 
 def write_corpus(folder):
@@ -26,10 +24,12 @@ def write_corpus(folder):
     return folder
 
 
-def main(folder, out, world_size, max_epochs=-1, max_steps=-1, save=None, resume=None, num_workers=0, validate=False):
-    """Train, and write (epoch, rows) of each step of each process."""
+def main(
+    folder, out, world_size, max_epochs=-1, max_steps=-1, save=None, hook="on_train_end", at=0, resume=None, **options
+):
+    """Train, save a checkpoint in ``hook`` once ``at`` steps are done, and write the rows of each step and process."""
     import torch
-    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningModule, Trainer
 
     from speechllm.data import TableDataModule
 
@@ -40,26 +40,39 @@ def main(folder, out, world_size, max_epochs=-1, max_steps=-1, save=None, resume
             self.steps = []
 
         def training_step(self, batch, index):
-            self.steps.append((self.current_epoch, batch.rows))
+            self.steps.append(batch.rows)
             return self.weight * batch.audio_lengths.sum()
 
         def validation_step(self, batch, index):
             pass
 
+        def on_train_end(self):
+            Path(f"{out}.{self.global_rank}").write_text(json.dumps(self.steps), encoding="utf-8")
+
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
+    class Save(Callback):
+        def setup(self, trainer, pl_module, stage):
+            setattr(self, hook, self.save)
+
+        def save(self, trainer, *_):
+            if save and len(trainer.lightning_module.steps) == (at or len(trainer.lightning_module.steps)):
+                trainer.save_checkpoint(f"{folder}/{save}")
+
     torch.set_num_threads(1)
     data = TableDataModule(
-        folder, source="en", batch_seconds=1.2, max_utterances=4, num_buckets=4, num_workers=num_workers
+        folder, source="en", batch_seconds=1.2, max_utterances=4, num_buckets=4, **({"num_workers": 0} | options)
     )
     trainer = Trainer(
         accelerator="cpu",
         devices=world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy="ddp_fork" if world_size > 1 else "auto",
         max_epochs=max_epochs,
         max_steps=max_steps,
-        limit_val_batches=1.0 if validate else 0,
+        callbacks=[Save()],
+        val_check_interval=5 // world_size,
+        check_val_every_n_epoch=None,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -69,10 +82,8 @@ def main(folder, out, world_size, max_epochs=-1, max_steps=-1, save=None, resume
     )
     model = Recorder()
     trainer.fit(model, datamodule=data, ckpt_path=f"{folder}/{resume}" if resume else None)
-    if save:
-        trainer.save_checkpoint(f"{folder}/{save}")
-    Path(f"{out}.{trainer.global_rank}").write_text(json.dumps(model.steps), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    for run in json.loads(sys.argv[1]):
+        main(**run)

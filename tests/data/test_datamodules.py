@@ -170,7 +170,9 @@ def attach(datamodule, rank, world_size, use_distributed_sampler=False):
         global_rank=rank,
         world_size=world_size,
         limit_val_batches=1.0,
-        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
+        fit_loop=SimpleNamespace(
+            epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(processed=0)))
+        ),
         _accelerator_connector=SimpleNamespace(use_distributed_sampler=use_distributed_sampler),
     )
     return datamodule

@@ -1,5 +1,7 @@
 """A process's share of an epoch, from where it stopped; and every row once for scoring."""
 
+from itertools import islice
+
 import pytest
 
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan
@@ -10,10 +12,6 @@ from tests.data.synthetic_rows import random_durations_s
 def samplers(world_size, count=300, seed=1, **options):
     plan = EpochPlan(random_durations_s(count), BatchBudget(60.0, 16), 5, seed, **options)
     return [TrainingSampler(plan, rank, world_size) for rank in range(world_size)]
-
-
-def rows_of(sampler, steps=None):
-    return [row for draw in list(sampler)[:steps] for row in draw.rows]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -27,59 +25,88 @@ def test_processes_share_an_epoch_out(world_size):
 def test_epochs_differ_and_can_be_had_again():
     (sampler,) = samplers(1)
     first = list(sampler)
-    sampler.set_epoch(1)
+    sampler.begin_epoch(1)
     assert list(sampler) != first
-    sampler.set_epoch(0)
+    sampler.begin_epoch(0)
     assert list(sampler) == first
 
 
+class Trainer:
+    """Trains on batches and counts them."""
+
+    def __init__(self, trained=0):
+        self.trained = trained
+
+    def __call__(self):
+        return self.trained
+
+    def train(self, sampler, steps=None, ahead=0):
+        """Return the rows of ``steps`` batches, after as many more were read ahead."""
+        draws = list(islice(sampler, None if steps is None else steps + ahead))
+        self.trained += len(draws[:steps])
+        return [row for draw in draws[:steps] for row in draw.rows]
+
+
+def counted_samplers(world_size, trained=0, count=300):
+    plan = EpochPlan(random_durations_s(count), BatchBudget(60.0, 16), 5, 1)
+    trainers = [Trainer(trained) for _ in range(world_size)]
+    return [(TrainingSampler(plan, rank, world_size, trainer), trainer) for rank, trainer in enumerate(trainers)]
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 2), (4, 2), (2, 3), (1, 8)])
-def test_a_resumed_epoch_has_the_rows_that_are_left_each_once(before, after):
-    first, later = samplers(before), samplers(after)
-    seen = []
-    for sampler in first:
-        sampler.set_epoch(3)
-        seen += rows_of(sampler, 5)
-    left = []
-    for sampler in later:
-        assert sampler.resume(first[0].state(5))
-        sampler.set_epoch(3)  # as the trainer does
-        assert sampler.batches() - 5 == len(list(sampler))
-        left += rows_of(sampler)
+def test_a_resumed_epoch_has_the_rows_that_are_left_each_once(before, after, ahead):
+    seen, left, second = [], [], []
+    for sampler, trainer in (first := counted_samplers(before)):
+        assert len(trainer.train(sampler)) > 0  # a whole epoch
+        seen += trainer.train(sampler, 5, ahead)
+    state = first[0][0].state()
+    for sampler, trainer in counted_samplers(after, trained=first[0][1].trained):
+        assert sampler.resume(state)
+        assert sampler.batches() > 5
+        left += trainer.train(sampler)
+        assert sampler.epoch == 1
+        second += trainer.train(sampler)
+        assert sampler.epoch == 2
     assert sorted(seen + left) == list(range(300))
-    assert len({len(list(sampler)) for sampler in later}) == 1
-    later[0].set_epoch(4)
-    fresh = samplers(after)[0]
-    fresh.set_epoch(4)
-    assert list(later[0]) == list(fresh)
+    assert sorted(second) == list(range(300))
 
 
 def test_an_epoch_resumed_twice_with_other_numbers_of_processes():
     seen, state, total = [], None, 0
     for world_size, steps in ((4, 3), (2, 4), (3, None)):
-        ranks = samplers(world_size)
-        for sampler in ranks:
+        ranks = counted_samplers(world_size, total)
+        for sampler, trainer in ranks:
             assert state is None or sampler.resume(state)
-            seen += rows_of(sampler, steps)
-        total += steps or 0
-        state = ranks[0].state(total)
+            seen += trainer.train(sampler, steps)
+        total, state = ranks[0][1].trained, ranks[0][0].state()
     assert sorted(seen) == list(range(300))
 
 
-def test_the_end_of_an_epoch_leaves_nothing():
-    (sampler,) = samplers(1)
-    (again,) = samplers(1)
-    assert again.resume(sampler.state(sampler.batches()))
-    assert list(again) == []
-    again.set_epoch(1)
-    assert sorted(rows_of(again)) == list(range(300))
+def test_an_epoch_that_nothing_was_trained_of_is_had_again():
+    ((sampler, trainer),) = counted_samplers(1)
+    first = next(iter(sampler))
+    assert next(iter(sampler)) == first
+    assert sampler.state()["seen"] == [(1, 0)]
+    trainer.train(sampler, 1)
+    assert next(iter(sampler)).epoch == 1
+
+
+def test_after_the_end_of_an_epoch_comes_the_next():
+    ((sampler, trainer),) = counted_samplers(1)
+    trainer.train(sampler)
+    ((again, _),) = counted_samplers(1, trained=trainer.trained)
+    assert again.resume(sampler.state())
+    draws = list(again)
+    assert {draw.epoch for draw in draws} == {1}
+    assert sorted(row for draw in draws for row in draw.rows) == list(range(300))
 
 
 @pytest.mark.parametrize("other", [{"count": 299}, {"seed": 2}])
 def test_other_rows_are_not_resumed(other):
     (sampler,) = samplers(1)
     (changed,) = samplers(1, **other)
-    assert not changed.resume(sampler.state(3))
+    assert not changed.resume(sampler.state())
     assert changed.seen == []
 
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from speechllm.data.manifest import Tally
 from speechllm.data.corpora.must_c import MustC, MustCDataModule, read_lines, read_segments, strip_annotations
+from speechllm.data.manifest import Tally
 from speechllm.errors import UserError
 from tests.corpora.must_c import TEST, write_must_c
 

@@ -15,10 +15,12 @@ pytest.importorskip("espeakng_loader", reason="the espeak-ng wheel (extra quicks
 from tokenizers import Tokenizer
 
 from speechllm.data.corpora import synthetic
-from speechllm.data.espeak import synthesize
-from speechllm.data.corpora.must_c import MustC, read_lines, read_segments
+from speechllm.data.corpora.must_c import MustC
 from speechllm.data.corpora.synthetic import SyntheticDataModule, write_synthetic_corpus
+from speechllm.data.espeak import synthesize
 from speechllm.data.synthetic_voices import VOICES
+from speechllm.data.talks import read_segments
+from speechllm.data.text_files import read_lines
 from speechllm.decoders.tokenizer import SPECIAL_TOKENS
 from speechllm.errors import UserError
 
