@@ -14,44 +14,69 @@ def read_lines(path: Path) -> list[str]:
     for line ends.
 
     Raises:
-        UserError: If the file is not UTF-8.
+        UserError: If the file cannot be read or is not UTF-8.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+        text = content.decode("utf-8")
+    except OSError as error:
+        msg = f"'{path}' cannot be read: {error}."
+        raise UserError(msg) from error
     except UnicodeDecodeError as error:
-        msg = f"'{path}' is not UTF-8: {error}."
+        line = error.object.count(b"\n", 0, error.start) + 1
+        msg = f"'{path}' is not UTF-8 in line {line}: {error}. Fetch the file anew, or convert it."
         raise UserError(msg) from error
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def read_table(path: Path, columns: tuple[str, ...], tally: Tally, escaped: bool = False) -> Iterator[dict[str, str]]:
+def read_table(
+    path: Path, columns: tuple[str, ...], tally: Tally, escaped: bool = False, whole: bool = False
+) -> Iterator[dict[str, str]]:
     r"""Yield the rows of a tab-separated file by the names in its header; one physical line is one row.
 
-    Quotes mean nothing: sentences hold single ones, and a parser that pairs them swallows the lines between.
+    Quotes mean nothing: sentences hold single ones, and a parser that pairs them swallows the lines between. Empty
+    lines are no rows.
 
     Args:
         path: The file.
         columns: Columns that it must have.
-        tally: Where rows of a wrong number of fields are counted.
+        tally: Where rows of a wrong number of fields are counted, and a last line that nothing ends.
         escaped: Whether ``\"`` stands for a quote, as in files that the release's script wrote.
+        whole: Whether a row of a wrong number of fields is an error, as in a test set, which must not lose one.
 
     Raises:
-        UserError: If a column is missing or the file is not UTF-8.
+        UserError: If the file cannot be read or is not UTF-8, if a column is missing, or, with ``whole``, if a row is
+            wrong; the message names the file and the line.
     """
+    number = 1
     try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
-            header = next(lines, "").rstrip("\r\n").removeprefix("\ufeff").split("\t")
+        with path.open("rb") as lines:
+            line = next(lines, b"")
+            header = line.decode("utf-8").rstrip("\r\n").removeprefix("\ufeff").split("\t")
             if missing := [column for column in columns if column not in header]:
-                msg = f"'{path}' has no column {', '.join(missing)}; its columns are: {', '.join(header)}."
+                there = f"its columns are: {', '.join(header)[:300]}" if any(header) else "it has no header"
+                msg = f"'{path}' has no column {', '.join(missing)}; {there}. Fetch the file anew."
                 raise UserError(msg)
-            for line in lines:
-                fields = line.rstrip("\r\n").split("\t")
+            for number, line in enumerate(lines, start=2):
+                text = line.decode("utf-8").rstrip("\r\n")
+                fields = text.split("\t")
                 if len(fields) != len(header):
-                    tally.rejected[f"{len(fields)} fields for {len(header)} columns"] += 1
+                    if not text:
+                        continue
+                    what = f"{len(fields)} fields for {len(header)} columns"
+                    if whole:
+                        msg = f"{path}, line {number}: {what}. A test set must be whole: fetch the file anew."
+                        raise UserError(msg)
+                    tally.rejected[what] += 1
                     continue
                 if escaped:
                     fields = [field.replace('\\"', '"') for field in fields]
                 yield dict(zip(header, fields, strict=True))
-    except (UnicodeDecodeError, OSError) as error:
+            if not line.endswith(b"\n"):
+                tally.changed[f"no line feed ends {path.name}, which may be cut off"] += 1
+    except UnicodeDecodeError as error:
+        msg = f"{path}, line {number}: not UTF-8 ({error}). Fetch the file anew, or convert it."
+        raise UserError(msg) from error
+    except OSError as error:
         msg = f"'{path}' cannot be read: {error}."
         raise UserError(msg) from error

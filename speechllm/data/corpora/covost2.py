@@ -1,7 +1,7 @@
 """CoVoST 2: translations of Common Voice 4, from English into 15 languages and from 21 languages into English.
 
-``<root>/<source>/clips`` holds the mp3 clips of Common Voice, and ``<root>/<source>`` its lists of sentences and the
-lists of translations, in one of two forms:
+``<root>/<source>`` (or ``<root>/cv-corpus-<release>/<source>``) holds the mp3 clips of Common Voice and its lists of
+sentences. There, or in ``<root>``, are the lists of translations, in one of two forms:
 
 - as released: ``covost_v2.de_en.tsv`` (path, translation, split), joined on the path with ``validated.tsv``, or with
   ``train.tsv``, ``dev.tsv`` and ``test.tsv`` where that is missing;
@@ -9,39 +9,106 @@ lists of translations, in one of two forms:
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechllm.data.clips import with_durations
+from speechllm.data.corpora.commonvoice import (
+    clip_durations,
+    clip_id,
+    clip_name,
+    find_list,
+    locale_folder,
+    locale_folders,
+    manifest_folder,
+    sentence_lists,
+    unquote,
+)
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.manifest import Tally
+from speechllm.data.manifest import LEARNED_SPLITS, Tally
 from speechllm.data.text_files import read_table
 from speechllm.data.utterance import Utterance
-from speechllm.errors import UserError
+from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
 
 SPLITS = ("train", "dev", "test")
+EXTENDED = ("dev_covost", "test_covost")
+"""Splits of v1 alone."""
+
+PREFIXES = {"v1": "covost", "v2": "covost_v2"}
+
+FROM_ENGLISH = ("ar", "ca", "cy", "de", "et", "fa", "id", "ja", "lv", "mn", "sl", "sv-SE", "ta", "tr", "zh-CN")
+SIZE_FROM_ENGLISH = (289_430, 15_531, 15_531)
+SIZES_INTO_ENGLISH = {
+    "ar": (2_283, 1_758, 1_695),
+    "ca": (95_854, 12_730, 12_730),
+    "cy": (1_241, 690, 690),
+    "de": (127_834, 13_511, 13_511),
+    "es": (79_015, 13_221, 13_221),
+    "et": (1_782, 1_576, 1_571),
+    "fa": (53_949, 3_445, 3_445),
+    "fr": (207_374, 14_760, 14_760),
+    "id": (1_243, 792, 844),
+    "it": (31_698, 8_940, 8_951),
+    "ja": (1_119, 635, 684),
+    "lv": (2_337, 1_125, 1_629),
+    "mn": (2_067, 1_761, 1_759),
+    "nl": (7_108, 1_699, 1_699),
+    "pt": (9_158, 3_318, 4_023),
+    "ru": (12_112, 6_110, 6_300),
+    "sl": (1_843, 509, 360),
+    "sv-SE": (2_160, 1_349, 1_595),
+    "ta": (1_358, 384, 786),
+    "tr": (3_966, 1_624, 1_629),
+    "zh-CN": (7_085, 4_843, 4_898),
+}
+"""Rows of train, dev and test by source language, as the data set's card gives them; not all have a translation."""
 
 log = logging.getLogger(__name__)
+
+
+class _Row(NamedTuple):
+    clip: str
+    sentence: str
+    translation: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Lists of translations of a pair: one for each split as the script writes them, or one and the same for all."""
+
+    by_split: dict[str, Path]
+    scripted: bool
 
 
 class CoVoST2:
     """Reader of CoVoST 2 on disk: one utterance per clip, with the translations of all pairs of its language.
 
+    Rows come in Common Voice's order, as in the script's output.
+
     Args:
         root: Folder that holds one folder per source language.
         pairs: Language pairs as the release names them: ``en_de``, ``fr_en``, ``en_zh-CN``.
+        version: Release: ``v2``, or ``v1``, which belongs to Common Voice 3 and has other splits.
+        clean_transcript: Whether to take off the quotes that exports put around sentences. Translations stay verbatim.
     """
 
     name = "covost2"
-    version = "v2"
 
-    def __init__(self, root: Path, pairs: list[str]) -> None:
+    def __init__(self, root: Path, pairs: list[str], version: str = "v2", clean_transcript: bool = True) -> None:
+        if version not in PREFIXES:
+            msg = f"Unknown CoVoST version '{version}'.{did_you_mean(version, PREFIXES)} Known: {', '.join(PREFIXES)}."
+            raise UserError(msg)
         if not pairs or len(set(pairs)) < len(pairs):
             msg = f"CoVoST 2 needs at least one language pair, each once; got {pairs}."
             raise UserError(msg)
         self.root = Path(root)
+        self.version = version
+        self.clean_transcript = clean_transcript
         self.targets: dict[str, list[str]] = {}
         for pair in pairs:
             source, _, target = pair.partition("_")
@@ -54,132 +121,257 @@ class CoVoST2:
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
-        return {"targets": self.targets}
+        return {"targets": self.targets, "clean_transcript": self.clean_transcript}
 
     def splits(self) -> list[str]:
-        """Return the splits that every pair has.
+        """Return the splits, which all pairs have.
 
         Raises:
-            UserError: If the files of a pair are missing.
+            UserError: If the files of a pair are missing, or a pair lacks a split that another has.
         """
-        return [
-            split for split in SPLITS if all(self._lists(source, target).get(split) for source, target in self._pairs())
-        ]
+        found = {pair: list(self._lists(*pair).by_split) for pair in self._pairs()}
+        for source in self.targets:
+            locale_folder(self.root, source)
+        splits = max(found.values(), key=len)
+        for (source, target), there in found.items():
+            if missing := [split for split in splits if split not in there]:
+                msg = (
+                    f"CoVoST 2 {source}_{target} in '{self.root}' has no list for {', '.join(missing)}, which other "
+                    "pairs have. Add the list, or prepare the pairs one by one."
+                )
+                raise UserError(msg)
+        return splits
 
     def files(self) -> list[Path]:
-        """Return the lists of translations and of sentences."""
-        files = {path for pair in self._pairs() for path in self._lists(*pair).values()}
+        """Return the lists of translations, of sentences and of durations."""
+        files: set[Path] = set()
         for source, target in self._pairs():
-            if not self._scripted(source, target):
-                files.update(self._sentence_lists(source))
+            lists = self._lists(source, target)
+            files.update(lists.by_split.values())
+            folder = locale_folder(self.root, source)
+            files.update([] if lists.scripted else sentence_lists(folder, "test"))
+            if (durations := folder / "clip_durations.tsv").is_file():
+                files.add(durations)
         return sorted(files)
 
     def published(self) -> dict[str, int]:
-        """Return nothing: no count is known for every pair."""
-        return {}
+        """Return the published number of rows of each split, where all pairs are of the release."""
+        sizes = []
+        for source, targets in self.targets.items():
+            if source == "en" and set(targets) <= set(FROM_ENGLISH):
+                sizes.append(SIZE_FROM_ENGLISH)
+            elif targets == ["en"] and source in SIZES_INTO_ENGLISH:
+                sizes.append(SIZES_INTO_ENGLISH[source])
+            else:
+                return {}
+        if self.version != "v2":
+            return {}
+        return {split: sum(size[number] for size in sizes) for number, split in enumerate(SPLITS)}
 
     def read(self, split: str, tally: Tally) -> Iterator[Utterance]:
-        """Yield the utterances of all source languages, one language after the other, in the order of the lists.
+        """Yield the utterances of all source languages, one language after the other.
 
         Raises:
-            UserError: If a list lacks a column, or a clip of the test set is missing.
+            UserError: If a list lacks a column or is damaged, no row has a sentence, or none of a language's clips is
+                there.
         """
-        for source, targets in self.targets.items():
-            utterances: dict[str, Utterance] = {}
-            for target in targets:
-                for row in self._read_pair(source, target, split, tally):
-                    utterance = utterances.setdefault(row["path"], self._utterance(source, row))
-                    if target in utterance.translations:
-                        tally.rejected["the same clip again"] += 1
-                    utterance.translations.setdefault(target, row["translation"])
-            yield from with_durations(list(utterances.values()), split, tally)
+        for source in self.targets:
+            folder = locale_folder(self.root, source)
+            utterances = self._read_source(source, folder, split, tally)
+            yield from with_durations(utterances, split, tally, clip_durations(folder, split))
 
-    def _read_pair(self, source: str, target: str, split: str, tally: Tally) -> Iterator[dict[str, str]]:
-        """Yield rows with path, sentence, translation and client_id."""
-        path = self._lists(source, target)[split]
-        if self._scripted(source, target):
-            rows = list(read_table(path, ("path", "sentence", "translation"), tally, escaped=True))
-        else:
-            wanted = ("train", "train_covost") if split == "train" else (split,)
-            listed = read_table(path, ("path", "translation", "split"), tally)
-            rows = self._joined(source, path, [row for row in listed if row["split"] in wanted], tally)
-        for row in rows:
-            if split == "train" and row["translation"].strip() in ("", "REMOVE"):
-                tally.rejected["translation is empty or REMOVE"] += 1
-            else:
-                yield row
+    def _read_source(self, source: str, folder: Path, split: str, tally: Tally) -> list[Utterance]:
+        """Return the utterances of a language, durations missing."""
+        learned = split in LEARNED_SPLITS
+        clips = (folder / "clips").absolute()
+        utterances: dict[tuple[str, int], Utterance] = {}
+        unusable: Counter[tuple[str, int]] = Counter()
+        scored_speakers: set[str] = set()
+        for target in self.targets[source]:
+            times: Counter[str] = Counter()
+            for row in self._read_pair(source, target, folder, split, tally, scored_speakers):
+                times[row.clip] += 1
+                key = (row.clip, times[row.clip])
+                if learned and times[row.clip] > 1:
+                    tally.rejected["the same clip again"] += 1
+                    continue
+                if key not in utterances:
+                    utterances[key] = self._utterance(source, row, f"{clips}/{row.clip}", times[row.clip], tally)
+                if learned and not is_translation(row.translation):
+                    unusable[key] += 1
+                else:
+                    utterances[key].translations[target] = row.translation
+        kept = [utterance for utterance in utterances.values() if utterance.translations]
+        if len(kept) < len(utterances):
+            tally.rejected["translation is empty or REMOVE"] += len(utterances) - len(kept)
+        if partly := sum(count for key, count in unusable.items() if utterances[key].translations):
+            tally.changed["translation into one language is empty or REMOVE, and left out"] += partly
+        self._count_shared_speakers(source, kept, scored_speakers, tally)
+        return kept
 
-    def _joined(self, source: str, path: Path, rows: list[dict[str, str]], tally: Tally) -> list[dict[str, str]]:
-        """Add the sentence and speaker of Common Voice to each row; rows without are left out, as officially."""
-        clips = {row["path"] for row in rows}
-        sentences: dict[str, dict[str, str]] = {}
-        for sentence_list in self._sentence_lists(source):
+    def _read_pair(
+        self, source: str, target: str, folder: Path, split: str, tally: Tally, scored_speakers: set[str]
+    ) -> Iterator[_Row]:
+        """Yield the rows of a pair; for ``train``, add the speakers of ``dev`` and ``test`` to ``scored_speakers``."""
+        lists = self._lists(source, target)
+        path = lists.by_split[split]
+        if not lists.scripted:
+            yield from self._join(path, folder, split, tally, scored_speakers)
+            return
+        columns = ("path", "sentence", "translation")
+        for row in read_table(path, columns, tally, escaped=True, whole=split not in LEARNED_SPLITS):
+            yield _Row(clip_name(row["path"]), row["sentence"], row["translation"], row.get("client_id", ""))
+        for scored in ("dev", "test") if split == "train" else ():
+            if scored in lists.by_split:
+                rows = read_table(lists.by_split[scored], columns, Tally(), escaped=True)
+                scored_speakers.update(row.get("client_id", "") for row in rows)
+
+    def _join(self, path: Path, folder: Path, split: str, tally: Tally, scored_speakers: set[str]) -> Iterator[_Row]:
+        """Yield the rows of a list as released with the sentence and speaker of Common Voice, in its order.
+
+        Rows of ``train`` and ``dev`` without a sentence are left out, as officially; those of a test set come last,
+        with an empty transcript.
+        """
+        translations: dict[str, list[str]] = {}
+        scored: set[str] = set()
+        for row in read_table(path, ("path", "translation", "split"), tally, whole=split not in LEARNED_SPLITS):
+            clip, belongs = clip_name(row["path"]), self._split_of(row["split"])
+            if belongs == split:
+                translations.setdefault(clip, []).append(row["translation"])
+            elif split == "train" and belongs:
+                scored.add(clip)
+            elif split == "train":
+                tally.rejected["the split is none of train, dev and test"] += 1
+            elif not belongs and split not in LEARNED_SPLITS and row["split"] not in EXTENDED:
+                msg = (
+                    f"{path}: the split of '{row['path']}' is '{row['split']}', and must be {', '.join(SPLITS)} or "
+                    "train_covost. A test set must be whole: fetch the file anew."
+                )
+                raise UserError(msg)
+        found: set[str] = set()
+        for sentence_list in sentence_lists(folder, split):
+            if len(found) == len(translations) and not scored:
+                break
             # What is wrong with a row of Common Voice shows as a sentence that is not found.
             for row in read_table(sentence_list, ("path", "sentence"), Tally()):
-                if row["path"] in clips:
-                    sentences.setdefault(row["path"], row)
-        joined = [sentences[row["path"]] | row for row in rows if row["path"] in sentences]
-        if len(joined) < len(rows):
-            tally.rejected["no sentence in Common Voice"] += len(rows) - len(joined)
-            share = len(joined) / len(rows)
-            log.warning(
-                "%s: %d of %d rows (%.2f %%) have a sentence in Common Voice; CoVoST 2 belongs to its release 4.",
-                *(path, len(joined), len(rows), 100 * share),
-            )
-        return joined
+                clip, speaker = clip_name(row["path"]), row.get("client_id", "")
+                if clip in scored:
+                    scored_speakers.add(speaker)
+                if clip in translations and clip not in found:
+                    found.add(clip)
+                    for translation in translations[clip]:
+                        yield _Row(clip, row["sentence"], translation, speaker)
+        missing = [clip for clip in translations if clip not in found]
+        _report_join(path, folder, len(translations), len(missing))
+        for clip in missing:
+            for translation in translations[clip]:
+                if split in LEARNED_SPLITS:
+                    tally.rejected["no sentence in Common Voice"] += 1
+                else:
+                    tally.changed["no sentence in Common Voice, and the transcript is empty"] += 1
+                    yield _Row(clip, "", translation, "")
 
-    def _utterance(self, source: str, row: dict[str, str]) -> Utterance:
-        clip = self.root / source / "clips" / row["path"]
-        clip = clip if clip.suffix else clip.with_suffix(".mp3")  # very old releases leave the suffix out
+    def _utterance(self, source: str, row: _Row, audio: str, time: int, tally: Tally) -> Utterance:
+        transcript = unquote(row.sentence) if self.clean_transcript else row.sentence
+        if transcript != row.sentence:
+            tally.changed["quotes around the sentence taken off"] += 1
         return Utterance(
-            id=clip.stem,
-            audio=str(clip.absolute()),
+            id=clip_id(row.clip, time, tally),
+            audio=audio,
             offset_s=0.0,
             duration_s=0.0,
             source_language=source,
-            transcript=row["sentence"],
-            speaker=row.get("client_id", ""),
+            transcript=transcript,
+            speaker=row.speaker,
             corpus=self.name,
         )
+
+    def _count_shared_speakers(
+        self, source: str, utterances: list[Utterance], scored_speakers: set[str], tally: Tally
+    ) -> None:
+        """Count and warn of training clips whose speakers are scored: ``train_covost`` was added later."""
+        scored_speakers.discard("")
+        shared = [utterance.speaker for utterance in utterances if utterance.speaker in scored_speakers]
+        if shared:
+            tally.changed["the speaker is in dev or test too, and the clip is kept"] += len(shared)
+            log.warning(
+                "CoVoST 2 %s: %d of %d training clips are of %d speakers who are in dev or test too.",
+                *(source, len(shared), len(utterances), len(set(shared))),
+            )
+
+    def _split_of(self, name: str) -> str | None:
+        """Return the split that rows of a name in the column ``split`` belong to, as the release's script has it."""
+        if name == "train_covost" or self.version == "v1":
+            name = name.removesuffix("_covost")
+        name = "dev" if name == "validation" else name
+        return name if name in SPLITS else None
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [(source, target) for source, targets in self.targets.items() for target in targets]
 
-    def _scripted(self, source: str, target: str) -> bool:
-        return any((self.root / source / f"covost_v2.{source}_{target}.{split}.tsv").is_file() for split in SPLITS)
+    def _lists(self, source: str, target: str) -> _Lists:
+        """Return the lists of translations of a pair, those of the script where it wrote all of them.
 
-    def _lists(self, source: str, target: str) -> dict[str, Path]:
-        """Return the list of translations of each split; one and the same for all in the released form."""
-        folder, stem = self.root / source, f"covost_v2.{source}_{target}"
-        scripted = {split: folder / f"{stem}.{split}.tsv" for split in SPLITS}
-        if self._scripted(source, target):
-            return {split: path for split, path in scripted.items() if path.is_file()}
-        if (folder / f"{stem}.tsv").is_file():
-            return dict.fromkeys(SPLITS, folder / f"{stem}.tsv")
+        Raises:
+            UserError: If there is none.
+        """
+        stem = f"{PREFIXES[self.version]}.{source}_{target}"
+        places = list(dict.fromkeys([*locale_folders(self.root, source), self.root / source, self.root]))
+        for folder in places:
+            scripted = {split: path for split in SPLITS if (path := find_list(folder, split, f"{stem}."))}
+            released = folder / f"{stem}.tsv"
+            if released.is_file() and len(scripted) < len(SPLITS):
+                return _Lists(dict.fromkeys(SPLITS, released), scripted=False)
+            if scripted:
+                return _Lists(scripted, scripted=True)
+        others = [
+            name
+            for name, prefix in PREFIXES.items()
+            for place in places
+            if any(place.glob(f"{prefix}.{source}_{target}.*tsv"))
+        ]
+        hint = f" There are lists of {others[0]}: give `version`." if others else ""
         msg = (
-            f"No CoVoST 2 pair {source}_{target} in '{folder}': looked for '{stem}.tsv' and '{stem}.<split>.tsv'. "
-            "Give `root` the folder that holds one folder per source language."
+            f"No CoVoST 2 pair {source}_{target} in '{self.root / source}': looked for '{stem}.tsv' and "
+            f"'{stem}.<split>.tsv'.{hint} Give `root` the folder that holds one folder per source language."
         )
         raise UserError(msg)
 
-    def _sentence_lists(self, source: str) -> list[Path]:
-        folder = self.root / source
-        if (folder / "validated.tsv").is_file():
-            return [folder / "validated.tsv"]
-        lists = [folder / f"{split}.tsv" for split in SPLITS if (folder / f"{split}.tsv").is_file()]
-        if not lists:
-            msg = f"No Common Voice sentences in '{folder}': looked for validated.tsv, train.tsv, dev.tsv and test.tsv."
-            raise UserError(msg)
-        return lists
+
+def is_translation(text: str) -> bool:
+    """Return whether a text is a translation: translators wrote ``REMOVE`` where the sentence made no sense."""
+    return text.strip(' ".') not in ("", "REMOVE")
+
+
+def _report_join(path: Path, folder: Path, rows: int, missing: int) -> None:
+    """Warn of rows that have no sentence.
+
+    Raises:
+        UserError: If no row has one.
+    """
+    if rows and missing == rows:
+        msg = (
+            f"None of the {rows} clips of '{path}' is in the lists of '{folder}'. Give `root` the Common Voice that "
+            "CoVoST 2 was made from (release 4), or one that still has its clips."
+        )
+        raise UserError(msg)
+    if missing:
+        log.warning(
+            "%s: %d of %d rows (%.2f %%) have a sentence in Common Voice; CoVoST 2 belongs to its release 4.",
+            *(path, rows - missing, rows, 100 * (rows - missing) / rows),
+        )
 
 
 class CoVoST2DataModule(CorpusDataModule):
     """CoVoST 2 for training and scoring.
 
     Args:
-        root: Folder that holds one folder per source language, with ``clips`` and the lists.
+        root: Folder that holds one folder per source language, with ``clips`` and the lists, or releases of Common
+            Voice (``cv-corpus-4-2019-12-10``) that do.
         pairs: Language pairs: ``en_de``, ``fr_en``, ``en_zh-CN``. A clip of several pairs is one row of ``asr``.
         tasks: Any of ``asr``, ``st`` and ``asr+st``.
+        version: Release: ``v2``, or ``v1``, which belongs to Common Voice 3 and has other splits.
+        clean_transcript: Whether to take off the quotes that exports put around sentences. Translations stay verbatim.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
     """
 
@@ -188,9 +380,16 @@ class CoVoST2DataModule(CorpusDataModule):
         root: str,
         pairs: list[str] = ["en_de"],  # noqa: B006 (never changed, and shown by --help as it is)
         tasks: list[str] = ["st"],  # noqa: B006
+        version: str = "v2",
+        clean_transcript: bool = True,
         **kwargs: Any,
     ) -> None:
-        corpus = CoVoST2(Path(root), pairs)
+        corpus = CoVoST2(Path(root), pairs, version, clean_transcript)
+        ways = [
+            *(["covost_v1"] if version == "v1" else []),
+            "-".join(pairs),
+            *([] if clean_transcript else ["verbatim"]),
+        ]
         super().__init__(
-            corpus, Path(root) / "manifests" / "-".join(pairs), tasks=tasks, test_splits=["test"], **kwargs
+            corpus, manifest_folder(Path(root), "_".join(ways)), tasks=tasks, test_splits=["test"], **kwargs
         )
