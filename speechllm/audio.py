@@ -1,8 +1,12 @@
 """Audio in: any file or array becomes 16 kHz mono float32 in [-1, 1]."""
 
+import io
+import logging
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +28,10 @@ MAX_PEAK = 4.0
 
 RESAMPLING_STEPS = 8_000
 """Largest numerator of the resampling ratio: a rate such as 15,999 Hz would need a filter of gigabytes."""
+
+log = logging.getLogger(__name__)
+
+_said_mixed_down = False
 
 
 class AudioError(UserError):
@@ -55,51 +63,84 @@ def audio_info(path: str | Path) -> AudioInfo:
         return AudioInfo(file.samplerate, file.frames / file.samplerate, file.channels)
 
 
-def read_audio(path: str | Path, offset_s: float = 0.0, duration_s: float | None = None) -> Tensor:
+def read_audio(
+    path: str | Path, offset_s: float = 0.0, duration_s: float | None = None, channel: int | None = None
+) -> Tensor:
     """Read an audio file, or a segment of it, as the models take it.
 
     Wav, flac, mp3, ogg and opus files of any sampling rate and channel count are read. A segment is sought, so that
-    a stretch of a long recording costs what the stretch costs. Channels are averaged.
+    a stretch of a long recording costs what the stretch costs.
 
     Args:
         path: Audio file.
         offset_s: Where to begin, in seconds.
         duration_s: How much to read, in seconds; to the end where it is not given. A segment that runs past the end
             gives what is there: compare the length with what was asked for.
+        channel: Channel to read, from 0; the mean of all where it is not given.
 
     Returns:
         (T,) float32, 16 kHz mono in [-1, 1]; T is at least 1.
 
     Raises:
         AudioError: If the file is missing, not audio, empty, damaged or shorter than its header says, if it holds
-            values that are not finite, or if the segment begins past its end.
+            values that are not finite, or if the segment begins past its end or the channel is not there.
     """
     if offset_s < 0 or (duration_s is not None and not duration_s > 0):
         msg = f"A segment needs a start of at least 0 s and a duration above 0 s; got {offset_s} s and {duration_s} s."
         raise AudioError(msg)
     with _open(path) as file:
-        rate = file.samplerate
-        start = round(offset_s * rate)
-        left = file.frames - start
-        if left <= 0:
-            length_s = file.frames / rate
-            msg = (
-                f"'{path}' is {length_s:.3f} s long, and a segment of it begins at {offset_s:.3f} s. Check the offsets."
-            )
-            raise AudioError(msg)
-        wanted = left if duration_s is None else min(left, max(1, round(duration_s * rate)))
-        samples = _decode(file, path, start, wanted)
+        return _segment(file, str(path), offset_s, duration_s, channel)
+
+
+def decode_audio(content: bytes, name: str) -> Tensor:
+    """Decode a whole audio file that is in memory, as :func:`read_audio` does one on disk.
+
+    Args:
+        content: The file's bytes.
+        name: How messages name it.
+
+    Raises:
+        AudioError: If it is not audio, empty, damaged or shorter than its header says.
+    """
+    with _opened(io.BytesIO(content), name) as file:
+        return _segment(file, name, 0.0, None, None)
+
+
+def _segment(
+    file: soundfile.SoundFile, name: str, offset_s: float, duration_s: float | None, channel: int | None
+) -> Tensor:
+    rate = file.samplerate
+    start = round(offset_s * rate)
+    left = file.frames - start
+    if left <= 0:
+        length_s = file.frames / rate
+        msg = f"'{name}' is {length_s:.3f} s long, and a segment of it begins at {offset_s:.3f} s. Check the offsets."
+        raise AudioError(msg)
+    if channel is not None and not 0 <= channel < file.channels:
+        msg = f"'{name}' has {file.channels} channels, and channel {channel} was asked for; they count from 0."
+        raise AudioError(msg)
+    wanted = left if duration_s is None else min(left, max(1, round(duration_s * rate)))
+    samples = _decode(file, name, start, wanted)
     if len(samples) < wanted - HEADER_TOLERANCE_S * rate or not len(samples):
         msg = (
-            f"'{path}' says that it holds {wanted / rate:.3f} s from {offset_s:.3f} s on, but only "
+            f"'{name}' says that it holds {wanted / rate:.3f} s from {offset_s:.3f} s on, but only "
             f"{len(samples) / rate:.3f} s can be decoded. Fetch or convert the file anew."
         )
         raise AudioError(msg)
+    if channel is None and file.channels > 1:
+        _say_mixed_down(name, file.channels)
     try:
-        return prepare_samples(samples.T, rate)
+        return prepare_samples(samples.T if channel is None else samples[:, channel], rate)
     except AudioError as error:
-        msg = f"'{path}' cannot be used: {error}"
+        msg = f"'{name}' cannot be used: {error}"
         raise AudioError(msg) from error
+
+
+def _say_mixed_down(name: str, channels: int) -> None:
+    global _said_mixed_down
+    if not _said_mixed_down:
+        log.warning("'%s' has %d channels, of which the mean is taken, as of all others like it.", name, channels)
+    _said_mixed_down = True
 
 
 def prepare_samples(samples: npt.NDArray[np.generic] | Tensor, sampling_rate: int) -> Tensor:
@@ -142,19 +183,23 @@ def _open(path: str | Path) -> soundfile.SoundFile:
     if Path(path).stat().st_size == 0:
         msg = f"The audio file '{path}' is empty (0 bytes). Fetch it anew, or leave it out."
         raise AudioError(msg)
+    return _opened(str(path), str(path))
+
+
+def _opened(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
     try:
-        file = soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, OSError) as error:
-        msg = f"'{path}' cannot be decoded: {error} Convert it to flac or wav, or leave it out."
+        msg = f"'{name}' cannot be decoded: {error} Convert it to flac or wav, or leave it out."
         raise AudioError(msg) from error
     if file.frames <= 0:
         file.close()
-        msg = f"The audio file '{path}' holds no samples. Fetch it anew, or leave it out."
+        msg = f"The audio file '{name}' holds no samples. Fetch it anew, or leave it out."
         raise AudioError(msg)
     return file
 
 
-def _decode(file: soundfile.SoundFile, path: str | Path, start: int, count: int) -> npt.NDArray[np.float32]:
+def _decode(file: soundfile.SoundFile, name: str, start: int, count: int) -> npt.NDArray[np.float32]:
     """Return up to ``count`` samples from ``start`` on, (T, channels) float32."""
     size = int(BLOCK_S * file.samplerate)
     blocks = []
@@ -167,7 +212,7 @@ def _decode(file: soundfile.SoundFile, path: str | Path, start: int, count: int)
                 break
             count -= len(block)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        msg = f"'{path}' is damaged: {error} Fetch or convert it anew, or leave it out."
+        msg = f"'{name}' is damaged: {error} Fetch or convert it anew, or leave it out."
         raise AudioError(msg) from error
     return np.concatenate(blocks)
 
@@ -189,7 +234,13 @@ def _resample(audio: Tensor, sampling_rate: int) -> Tensor:
     if sampling_rate <= 0 or SAMPLE_RATE // math.gcd(SAMPLE_RATE, int(sampling_rate)) > RESAMPLING_STEPS:
         msg = f"A sampling rate of {sampling_rate} Hz cannot be brought to 16,000 Hz. Convert the audio first."
         raise AudioError(msg)
-    from torchaudio.functional import resample  # loads a compiled library: only where it is needed
-
-    resampled: Tensor = resample(audio, int(sampling_rate), SAMPLE_RATE)
+    resampled: Tensor = _resampler(int(sampling_rate))(audio)
     return resampled
+
+
+@lru_cache(maxsize=8)
+def _resampler(sampling_rate: int) -> Any:
+    """Return a resampler to 16 kHz, which keeps the filter that takes longer to compute than to apply."""
+    from torchaudio.transforms import Resample  # loads a compiled library: only where it is needed
+
+    return Resample(sampling_rate, SAMPLE_RATE)

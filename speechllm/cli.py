@@ -70,7 +70,11 @@ def _run(command: str, arguments: list[str]) -> None:
 
         run(command, arguments)
     elif command in OTHER_COMMANDS:
-        _call(getattr(importlib.import_module(f"speechllm.commands.{command}"), command), command, arguments)
+        module = importlib.import_module(f"speechllm.commands.{command}")
+        if hasattr(module, "run"):  # a command whose options depend on its arguments
+            module.run(arguments)
+        else:
+            _call(getattr(module, command), command, arguments)
     else:
         msg = f"Unknown command.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
         raise UserError(msg)

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
 
+from speechllm.data import datamodules
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
@@ -199,6 +200,7 @@ def run(command: str, arguments: list[str]) -> None:
         command: Which of them.
         arguments: The rest of the command line.
     """
+    datamodules()  # a recipe names their classes, which must be there to be found
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     SpeechCLI(

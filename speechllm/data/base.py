@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from speechllm.batch import Batch
@@ -14,6 +15,7 @@ from speechllm.data.dataset import SpeechDataset
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
 from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
+from speechllm.data.shard_plan import ShardPlan
 from speechllm.errors import UserError
 
 
@@ -25,11 +27,14 @@ class TrainingRows:
         rows: The rows.
         untranscribed: Number of rows without a transcript, from which an adapter's own loss learns nothing.
         parts: Parts that are drawn from by weight; none for all rows once an epoch.
+        shards: (K + 1,) int64, row that each shard begins with, and the number of rows; None where rows are read one by
+            one in any order.
     """
 
     rows: Rows
     untranscribed: int = 0
     parts: list[Part] = field(default_factory=list)
+    shards: NDArray[np.int64] | None = None
 
 
 class SpeechDataModule(LightningDataModule):
@@ -43,6 +48,8 @@ class SpeechDataModule(LightningDataModule):
             whose attention costs its square; none where null.
         draw_together: Whether the tasks and target languages of one utterance come in one batch, in which its audio is
             encoded once.
+        buffer_shards: Shards that each worker holds at a time, where a corpus is in shards: rows are shuffled among as
+            many, and memory takes as much.
         num_workers: Processes that read audio; 0 reads in the main process.
         seed: Seed of the order of training.
         eval_batch_seconds: As ``batch_seconds``, for validation, test and prediction; the same where not given.
@@ -55,6 +62,7 @@ class SpeechDataModule(LightningDataModule):
         num_buckets: int = 30,
         quadratic_duration_s: float | None = None,
         draw_together: bool = False,
+        buffer_shards: int = 4,
         num_workers: int = 2,
         seed: int = 42,
         eval_batch_seconds: float | None = None,
@@ -65,6 +73,7 @@ class SpeechDataModule(LightningDataModule):
         self.num_buckets = num_buckets
         self.quadratic_duration_s = quadratic_duration_s
         self.draw_together = draw_together
+        self.buffer_shards = buffer_shards
         self.num_workers = num_workers
         self.seed = seed
         self.eval_batch_seconds = batch_seconds if eval_batch_seconds is None else eval_batch_seconds
@@ -72,7 +81,7 @@ class SpeechDataModule(LightningDataModule):
         self._eval: dict[str, Rows] = {}
         self._sampler: TrainingSampler | None = None
         self._state: dict[str, Any] | None = None
-        for name, least in (("max_utterances", 1), ("num_buckets", 1), ("num_workers", 0)):
+        for name, least in (("max_utterances", 1), ("num_buckets", 1), ("buffer_shards", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 msg = f"`{name}` must be at least {least}, but is {getattr(self, name)}."
                 raise UserError(msg)
@@ -118,19 +127,23 @@ class SpeechDataModule(LightningDataModule):
         if self.draw_together:
             units = np.append(np.nonzero(np.diff(rows.utterances, prepend=-1))[0], len(rows))
         budget = BatchBudget(self.batch_seconds, self.max_utterances, self.quadratic_duration_s)
-        return EpochPlan(rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts)
+        options = (rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts)
+        if self._train.shards is None:
+            return EpochPlan(*options)
+        return ShardPlan(*options, shards=self._train.shards, buffer_shards=self.buffer_shards)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of rows of like duration, of the next epoch at each iteration under a trainer.
 
         Without one, ``sampler.begin_epoch`` says of which.
         """
-        self._sampler = TrainingSampler(self.epoch_plan(), *self._world(), trained=self._trained)
+        workers = max(1, self.num_workers)
+        self._sampler = TrainingSampler(self.epoch_plan(), *self._world(), workers, self._trained)
         if self._state and not self._sampler.resume(self._state):
             rank_zero_warn("The training rows are not those of the checkpoint: its epoch begins anew.")
         assert self._train is not None
         return DataLoader(
-            SpeechDataset(self._train.rows, keep_unreadable=False),
+            SpeechDataset(self._train.rows, keep_unreadable=False, buffer_shards=self.buffer_shards),
             sampler=self._sampler,
             batch_size=None,
             num_workers=self.num_workers,
@@ -159,7 +172,10 @@ class SpeechDataModule(LightningDataModule):
 
     def _trained(self) -> int:
         """Return the number of batches that this process has trained on, those before a resumption included."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        trained: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return trained
 
     def _eval_dataloader(self, kind: str) -> DataLoader[Batch]:
         rows = self._eval_rows(kind)

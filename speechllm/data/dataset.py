@@ -11,6 +11,7 @@ from speechllm.audio import AudioError, read_audio
 from speechllm.batch import Batch
 from speechllm.data.epoch_plan import Draw
 from speechllm.data.rows import Row, Rows
+from speechllm.data.shard_reader import ShardReader, is_in_shard
 from speechllm.data.utterance import Utterance
 
 MIN_SAMPLES = 400
@@ -27,10 +28,12 @@ class SpeechDataset(Dataset[Batch]):
         keep_unreadable: What becomes of a clip that cannot be read or is below 25 ms. True, for scoring: it stays with
             a length of 0, so that it counts as an empty hypothesis, and a warning is logged. False, for training: it
             is left out and named in ``Batch.skipped``; a batch of nothing else has no rows.
+        buffer_shards: Shards that are held in memory; 0 reads each clip in a shard for itself.
     """
 
-    def __init__(self, rows: Rows, keep_unreadable: bool) -> None:
+    def __init__(self, rows: Rows, keep_unreadable: bool, buffer_shards: int = 0) -> None:
         self.rows, self.keep_unreadable = rows, keep_unreadable
+        self._shards = ShardReader(buffer_shards)
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Read the rows of ``draw`` and put the batch together."""
@@ -46,7 +49,7 @@ class SpeechDataset(Dataset[Batch]):
                 samples = audio[first_of[same]]
             else:
                 try:
-                    samples = _read(row.utterance)
+                    samples = self._read(row.utterance)
                 except AudioError as error:
                     if not self.keep_unreadable:
                         skipped.append(f"{row.utterance.id}: {error}")
@@ -72,10 +75,12 @@ class SpeechDataset(Dataset[Batch]):
             skipped=skipped,
         )
 
-
-def _read(utterance: Utterance) -> Tensor:
-    samples = read_audio(utterance.audio, utterance.offset_s, utterance.duration_s)
-    if len(samples) < MIN_SAMPLES:
-        msg = f"The clip has {len(samples)} samples, and needs at least {MIN_SAMPLES}."
-        raise AudioError(msg)
-    return samples
+    def _read(self, utterance: Utterance) -> Tensor:
+        if is_in_shard(utterance.audio):
+            samples = self._shards.read(utterance.audio)
+        else:
+            samples = read_audio(utterance.audio, utterance.offset_s, utterance.duration_s, utterance.channel)
+        if len(samples) < MIN_SAMPLES:
+            msg = f"The clip has {len(samples)} samples, and needs at least {MIN_SAMPLES}."
+            raise AudioError(msg)
+        return samples

@@ -21,6 +21,13 @@ class Draw(NamedTuple):
     speeds: list[float]
     epoch: int
 
+    def halves(self) -> tuple["Draw", "Draw"]:
+        """Return the batch cut into two, of which the second is empty where there are no two rows."""
+        half = (len(self.rows) + 1) // 2
+        return Draw(self.rows[:half], self.speeds[:half], self.epoch), Draw(
+            self.rows[half:], self.speeds[half:], self.epoch
+        )
+
 
 @dataclass(frozen=True)
 class BatchBudget:
@@ -96,8 +103,14 @@ class EpochPlan:
         slowest = self.budget.cost(self._longest_s / min(self.speeds))
         self._bounds = bucket_bounds(np.sort(slowest), self.num_buckets, self.budget)
 
-    def steps(self, epoch: int, world_size: int) -> list[list[Draw]]:
-        """Return the steps of an epoch, each with one batch for every process."""
+    def steps(self, epoch: int, world_size: int, workers: int = 1) -> list[list[Draw]]:
+        """Return the steps of an epoch, each with one batch for every process.
+
+        Args:
+            epoch: The epoch.
+            world_size: Number of processes.
+            workers: Workers that read a process's batches in turn; of no account here.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         units = self._drawn(epoch)
         speeds = np.asarray(self.speeds)[rng.integers(len(self.speeds), size=len(units))]
@@ -126,7 +139,7 @@ class EpochPlan:
         drawn = []
         for number, (part, (start, stop)) in enumerate(zip(self.parts, bounds, strict=True)):
             count = max(1, round(total * part.weight / weights))
-            drawn.append(start + _passes(int(stop - start), epoch * count, count, [self.seed, number]))
+            drawn.append(start + passes(int(stop - start), epoch * count, count, [self.seed, number]))
         return np.concatenate(drawn)
 
     def _cut(
@@ -179,12 +192,7 @@ def even_out(batches: Sequence[Draw], multiple: int) -> list[Draw]:
     found = list(batches)
     while len(found) % multiple:
         largest = max(range(len(found)), key=lambda index: len(found[index].rows))
-        rows, speeds, epoch = found[largest]
-        half = (len(rows) + 1) // 2
-        found[largest : largest + 1] = [
-            Draw(rows[:half], speeds[:half], epoch),
-            Draw(rows[half:], speeds[half:], epoch),
-        ]
+        found[largest : largest + 1] = found[largest].halves()
     return found
 
 
@@ -203,7 +211,7 @@ def _filled(groups: list[tuple[NDArray[np.int64], int]], least: int) -> list[tup
     return groups
 
 
-def _passes(count: int, skip: int, take: int, seed: list[int]) -> NDArray[np.int64]:
+def passes(count: int, skip: int, take: int, seed: list[int]) -> NDArray[np.int64]:
     """Return a stretch of an endless row of shuffled passes over ``count`` things."""
     found = []
     while take > 0:

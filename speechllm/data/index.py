@@ -52,11 +52,8 @@ class ManifestIndex:
 
     def targets(self) -> list[str]:
         """Return the languages that any utterance has a translation into."""
-        return [
-            str(code)
-            for code, held in zip(self.languages, (self.translation_chars >= 0).any(axis=0), strict=True)
-            if held
-        ]
+        held = np.nonzero((self.translation_chars >= 0).any(axis=0))[0]
+        return [str(self.languages[column]) for column in held]
 
     def languages_held(self) -> list[str]:
         """Return all languages of speech and translations, sorted."""

@@ -3,11 +3,15 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechllm.data.base import SpeechDataModule, TrainingRows
 from speechllm.data.epoch_plan import Part
 from speechllm.data.rows import JoinedRows, Rows
 from speechllm.errors import UserError
+
+STRETCH_ROWS = 500
+"""Rows that are taken together of a part without shards, where another part has some."""
 
 
 class MixtureDataModule(SpeechDataModule):
@@ -62,12 +66,21 @@ class MixtureDataModule(SpeechDataModule):
         weights = self.weights
         if self.temperature is not None:
             weights = [float(len(part.rows) ** (1 / self.temperature)) for part in found]
-        if weights is None:
-            return TrainingRows(rows, untranscribed)
         bounds = np.cumsum([0, *(len(part.rows) for part in found)]).tolist()
-        parts = [Part(*span) for span in zip(bounds[:-1], bounds[1:], weights, strict=True)]
-        return TrainingRows(rows, untranscribed, parts)
+        parts = [Part(*span) for span in zip(bounds[:-1], bounds[1:], weights, strict=True)] if weights else []
+        shards = None
+        if any(part.shards is not None for part in found):
+            starts = [first + part_shards(part) for first, part in zip(bounds, found, strict=False)]
+            shards = np.unique(np.concatenate(starts))
+        return TrainingRows(rows, untranscribed, parts, shards)
 
     def eval_rows(self, kind: str) -> Rows:
         """Return the parts' rows of ``"dev"`` or ``"test"``, one part after the other."""
         return JoinedRows([part.eval_rows(kind) for part in self.parts])
+
+
+def part_shards(part: TrainingRows) -> NDArray[np.int64]:
+    """Return the shards of a part; one that has none is cut into stretches, which are read file by file."""
+    if part.shards is not None:
+        return part.shards
+    return np.append(np.arange(0, len(part.rows), STRETCH_ROWS), len(part.rows))

@@ -24,32 +24,38 @@ class TrainingSampler(Sampler[Draw]):
         plan: Plan of the epochs.
         rank: This process.
         world_size: Number of processes.
+        workers: Workers that read its batches in turn.
         trained: Returns the number of batches that this process has trained on, in all. An iteration begins the next
             epoch if any were since the last began.
     """
 
     def __init__(
-        self, plan: EpochPlan, rank: int = 0, world_size: int = 1, trained: Callable[[], int] = lambda: 0
+        self,
+        plan: EpochPlan,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 1,
+        trained: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.plan, self.rank, self.world_size, self.trained = plan, rank, world_size, trained
-        self.epoch = 0
+        self.plan, self.rank, self.world_size, self.workers, self.trained = plan, rank, world_size, workers, trained
+        self.epoch, self._workers = 0, workers
         self.seen: list[tuple[int, int]] = []
         self._since = trained()
 
     def begin_epoch(self, epoch: int) -> None:
         """Let the next iteration be of an epoch from its beginning; for use without a trainer."""
-        self.epoch, self.seen = epoch, []
+        self.epoch, self.seen, self._workers = epoch, [], self.workers
 
     def state(self) -> dict[str, Any]:
         """Return what another sampler needs to go on: the epoch, and the batches that each process trained on."""
         seen = [*self.seen, (self.world_size, self.trained() - self._since)]
-        return {"epoch": self.epoch, "seen": seen, "rows": self._mark()}
+        return {"epoch": self.epoch, "workers": self._workers, "seen": seen, "rows": self._mark()}
 
     def resume(self, state: dict[str, Any]) -> bool:
         """Go on where the sampler that gave ``state`` was; return False, and do nothing, if its rows were others."""
         if state["rows"] != self._mark():
             return False
-        self.epoch = state["epoch"]
+        self.epoch, self._workers = state["epoch"], state["workers"]
         self.seen = [(int(world_size), int(steps)) for world_size, steps in state["seen"]]
         return True
 
@@ -66,7 +72,7 @@ class TrainingSampler(Sampler[Draw]):
         return sum(count for _, count in self.seen) + len(self._left())
 
     def _left(self) -> list[list[Draw]]:
-        steps = self.plan.steps(self.epoch, self.seen[0][0] if self.seen else self.world_size)
+        steps = self.plan.steps(self.epoch, self.seen[0][0] if self.seen else self.world_size, self._workers)
         for world_size, count in self.seen:
             steps = _dealt(steps, world_size)[count:]
         return _dealt(steps, self.world_size)

@@ -4,11 +4,12 @@ import json
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from lhotse import MonoCut
+from typing import TYPE_CHECKING, Any
 
 from speechllm.errors import UserError
+
+if TYPE_CHECKING:  # takes a second, and readers of manifests do without
+    from lhotse import MonoCut
 
 
 @dataclass
@@ -85,12 +86,14 @@ class Utterance:
             "type": "MonoCut",
         }
 
-    def to_cut(self) -> MonoCut:
+    def to_cut(self) -> "MonoCut":
         """Return the utterance as a lhotse cut of its recording."""
+        from lhotse import MonoCut
+
         return MonoCut.from_dict(self.to_row())
 
     @classmethod
-    def from_cut(cls, cut: MonoCut) -> "Utterance":
+    def from_cut(cls, cut: "MonoCut") -> "Utterance":
         """Return the utterance that :meth:`to_cut` wrote.
 
         Raises:

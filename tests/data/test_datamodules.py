@@ -91,7 +91,7 @@ def test_second_preparation_finds_the_first(must_c, caplog):
 def test_selections_do_not_share_manifests(must_c):
     folders = {
         prepared(must_c, **options).manifest_dir
-        for options in ({}, {"targets": ["de", "fr"]}, {"clean_transcript": False}, {"version": "v2"})
+        for options in ({}, {"targets": ["de", "fr"]}, {"clean_transcripts": []}, {"version": "v2"})
     }
     assert len(folders) == 4
     assert all(folder.parent == must_c / "manifests" for folder in folders)

@@ -50,7 +50,9 @@ class Trainer:
 def counted_samplers(world_size, trained=0, count=300):
     plan = EpochPlan(random_durations_s(count), BatchBudget(60.0, 16), 5, 1)
     trainers = [Trainer(trained) for _ in range(world_size)]
-    return [(TrainingSampler(plan, rank, world_size, trainer), trainer) for rank, trainer in enumerate(trainers)]
+    return [
+        (TrainingSampler(plan, rank, world_size, trained=trainer), trainer) for rank, trainer in enumerate(trainers)
+    ]
 
 
 @pytest.mark.parametrize("ahead", [0, 4])
