@@ -10,7 +10,7 @@ from tests.corpora.must_c import tone
 TALKS: dict[str, list[tuple[float, float, str, list[str]]]] = {
     # core, train: two segments joined over 0.3 s, one after 0.6 s
     "A01F0055": [
-        (0.1, 0.7, "L", ["(F えー)", "それ", "(F ん", "ー)", "で"]),
+        (0.1, 0.7, "L", ["(F えー)", "それ", "(F あ", "ー)", "で"]),
         (1.0, 1.5, "L", ["(D こ)", "これ", "は<H>", "一・"]),
         (2.1, 2.6, "L", ["(A エーユー;ＡＵ)", "の", "(A 二千;２０００)", "円"]),
     ],
@@ -31,7 +31,9 @@ def sdb_lines(talk: str, segments: list[tuple[float, float, str, list[str]]]) ->
     for number, (start, end, channel, words) in enumerate(segments, start=1):
         for place, word in enumerate(words, start=1):
             time = f"{number:04d} {start:09.3f}-{end:09.3f} {channel}:-{number:03d}-{place:03d}"
-            lines.append("\t".join(["", str(place), talk, time, "", word, word, "", "", word, "ヨミ", "名詞", "", ""]))
+            lines.append(
+                "\t".join([talk, str(place), talk, time, "", word, word, "", "", word, "ヨミ", "名詞", "", ""])
+            )
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -53,7 +55,7 @@ def write_fake(root: Path) -> FakeCorpus:
         options={"root": str(root), "tasks": ["asr"]},
         splits={
             "train": [
-                Expected("A01F0055_0000100_0001500", 22_400, "ja", "えーそれんでここれは一"),
+                Expected("A01F0055_0000100_0001500", 22_400, "ja", "えーそれあーでここれは一"),
                 Expected("A01F0055_0002100_0002600", 8_000, "ja", "ＡＵの二千円"),
                 Expected("D01F0002-L_0000000_0001500", 24_000, "ja", "そうあのーです"),
                 Expected("D01F0002-R_0000400_0000900", 8_000, "ja", "うん"),

@@ -50,6 +50,7 @@ HIDDEN = "×"
 """Stands for each syllable of a name that was made unrecognisable."""
 
 _SPLIT_OF = {talk: split for split, talks in SPLITS.items() for talk in talks.split()}
+_LONG_NASAL = re.compile("([んン])ー+")  # んー and ん are not told apart by the recipes of Kaldi, ESPnet and lhotse
 _TIME = re.compile(r"(\d+) (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?) ([LR]):")
 
 
@@ -225,7 +226,7 @@ def read_segments(path: Path, fluent: bool, tally: Tally) -> list[Segment]:
                 msg = f"{where}: needs tab-separated fields, the fourth like '0001 00000.416-00001.253 L:-001-001'."
                 raise UserError(msg)
             name, start, end, channel = time.groups()
-            said, text = resolvers[channel].resolve(fields[5].rstrip("\r・"))
+            said, text = resolvers[channel].resolve(_LONG_NASAL.sub(r"\1", fields[5].rstrip("\r・")))
             if said:
                 segment = segments.get((channel, name))
                 if segment is None:
@@ -239,14 +240,7 @@ def read_segments(path: Path, fluent: bool, tally: Tally) -> list[Segment]:
     except TagError as error:
         msg = f"{where}: {error}. Fetch the transcription anew."
         raise UserError(msg) from error
-    for segment in segments.values():
-        segment.text = _one_moraic_nasal(segment.text)
     return list(segments.values())
-
-
-def _one_moraic_nasal(text: str) -> str:
-    """Return a text with ``んー`` as ``ん``: the recipes of Kaldi, ESPnet and lhotse do not tell them apart."""
-    return re.sub("([んン])ー+", r"\1", text)
 
 
 def _split_of(talk: str) -> str:
