@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from speechllm.errors import UserError, did_you_mean
 
@@ -132,9 +133,14 @@ def clean(text: str, names: Sequence[str]) -> str:
     Raises:
         UserError: If a name is unknown.
     """
-    for name in check_cleaners(names):
-        text = CLEANERS[name](text)
+    for cleaner in _cleaners(tuple(names)):
+        text = cleaner(text)
     return text
+
+
+@cache
+def _cleaners(names: tuple[str, ...]) -> list[Callable[[str], str]]:
+    return [CLEANERS[name] for name in check_cleaners(names)]
 
 
 def _tidy(text: str) -> str:

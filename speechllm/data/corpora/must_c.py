@@ -149,7 +149,8 @@ class MustC:
                 "Unpack the archive anew; an editor or a conversion of line ends may have changed a file."
             )
             raise UserError(msg)
-        talks = str((yaml.parent.parent / "wav").resolve())
+        folder = str((yaml.parent.parent / "wav").resolve())
+        talks: dict[str, str] = {}
         for number, (segment, transcript) in enumerate(zip(segments, transcripts, strict=True)):
             wav = os.path.basename(segment["wav"])
             talk = wav.removesuffix(".wav")
@@ -159,7 +160,7 @@ class MustC:
                 tally.changed["transcript cleaned"] += 1
             yield Segment(
                 id=f"{self.source}-{target}_{talk}_{number:06d}",
-                audio=os.path.join(talks, wav),
+                audio=talks.setdefault(wav, f"{folder}/{wav}"),  # one text for all segments of a talk
                 offset_s=read_seconds(segment["offset"], f"{where} offset"),
                 duration_s=read_seconds(segment["duration"], f"{where} duration"),
                 transcript=spoken,
