@@ -3,13 +3,23 @@
 import gzip
 import json
 import os
+import pickle
 from dataclasses import replace
 
 import pytest
 import soundfile
 from lhotse import CutSet
 
-from speechllm.data.manifest import Tally, is_current, manifest_path, read_manifest, write_manifests
+from speechllm.data.index import id_hash
+from speechllm.data.manifest import (
+    Tally,
+    index_path,
+    is_current,
+    manifest_path,
+    open_manifest,
+    read_manifest,
+    write_manifests,
+)
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError
 from tests.corpora.must_c import tone
@@ -70,7 +80,8 @@ def rewrite(folder, change):
 def test_what_is_written_is_read_in_order(corpus, folder):
     assert list(read_manifest(folder, "train")) == list(corpus.read("train", Tally()))
     assert [cut.id for cut in CutSet.from_file(manifest_path(folder, "train"))] == ["a", "b", "c"]
-    assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "test.jsonl.gz", "train.jsonl.gz"]
+    written = [f"{split}.{end}" for split in ("test", "train") for end in ("index.npz", "jsonl.gz")]
+    assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", *written]
 
 
 def test_summary_counts_and_names(folder):
@@ -120,11 +131,7 @@ def test_folder_that_cannot_be_written(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row["supervisions"][0].update(language="xx"), "unknown language 'xx'"),
-        (lambda row: row["supervisions"][0]["custom"]["translation"].update(dee=""), "unknown language 'dee'.*'de'"),
-        (lambda row: row["recording"]["sources"][0].update(source="/no/b.wav"), "'/no/b.wav' of 'b' does not exist"),
         (lambda row: row.update(duration=0), "duration is 0.0 s"),
-        (lambda row: row.update(id="a"), "'a' is already that of row 1"),
         (lambda row: row.pop("recording") and None, "'recording' is missing"),
         (lambda row: "", "the row is empty"),
         (lambda row: '{"id": ', "Expecting value"),
@@ -135,6 +142,94 @@ def test_wrong_rows_are_named_with_file_and_row(folder, change, message):
     rewrite(folder, change)
     with pytest.raises(UserError, match=rf"train\.jsonl\.gz, row 2: .*{message}"):
         list(read_manifest(folder, "train"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source_language": "xx"}, "unknown language 'xx'"),
+        ({"translations": {"dee": ""}}, "unknown language 'dee'.*'de'"),
+        ({"id": "a"}, "'a' is already that of row 1"),
+        ({"duration_s": 0.0}, "the duration above 0"),
+        ({"offset_s": -1.0}, "begins at -1.0 s"),
+    ],
+)
+def test_utterances_that_cannot_be_are_not_written(corpus, folder, monkeypatch, change, message):
+    good = list(corpus.read("train", Tally()))
+    monkeypatch.setattr(corpus, "read", lambda split, tally: iter([good[0], replace(good[1], **change)]))
+    with pytest.raises(UserError, match=rf"train\.jsonl\.gz, row 2: .*{message}"):
+        write_manifests(corpus, folder)
+
+
+class Many(TwoSplits):
+    """A corpus of more utterances than a block of the manifest holds, in two languages."""
+
+    def read(self, split, tally):
+        audio = str(self.folder / "a.wav")
+        for number in range(100):
+            translations = {"de": f"Nummer {number}"} if number % 2 else {"fr": "", "de": "x"}
+            language = "en" if number % 5 else "es"
+            yield Utterance(f"u{number}", audio, 0.1, 0.1 + number / 1000, language, "ab " * (number % 3), translations)
+
+
+@pytest.fixture
+def many(tmp_path):
+    (tmp_path / "many").mkdir()
+    write_manifests(Many(tmp_path / "many"), tmp_path / "many" / "manifests")
+    return tmp_path / "many" / "manifests"
+
+
+def test_rows_are_read_one_by_one_and_from_other_processes(many):
+    manifest, everyone = open_manifest(many, "train"), list(read_manifest(many, "train"))
+    assert len(manifest) == len(everyone) == 100
+    assert [manifest[row] for row in (99, 0, 31, 32, 63, 64, 5)] == [
+        everyone[row] for row in (99, 0, 31, 32, 63, 64, 5)
+    ]
+    assert pickle.loads(pickle.dumps(manifest))[50] == everyone[50]
+
+
+def test_index_says_what_rows_hold(many):
+    index = open_manifest(many, "train").index
+    assert index.durations_s.tolist() == [0.1 + number / 1000 for number in range(100)]
+    assert index.transcript_chars.tolist() == [(0, 2, 5)[number % 3] for number in range(100)]
+    assert index.translation_column("fr").tolist() == [-1 if number % 2 else 0 for number in range(100)]
+    assert index.translation_column("it").tolist() == [-1] * 100
+    assert index.translation_column("de").tolist()[:2] == [1, 8]
+    assert index.targets() == ["fr", "de"]
+    assert index.languages_held() == ["de", "en", "es", "fr"]
+    assert index.languages[index.sources].tolist()[:6] == ["es", "en", "en", "en", "en", "es"]
+    assert index.ids[7] == id_hash("u7")
+
+
+def test_manifest_that_changed_or_whose_index_is_gone(many):
+    path = manifest_path(many, "train")
+    content = path.read_bytes()
+    path.write_bytes(content + b"x")
+    with pytest.raises(UserError, match=r"train.jsonl.gz' has \d+ bytes, and \d+ when it was written"):
+        open_manifest(many, "train")
+    path.write_bytes(content[:500] + b"x" * 20 + content[520:])
+    with pytest.raises(UserError, match=r"train.jsonl.gz'?, row \d+"):
+        [open_manifest(many, "train")[row] for row in range(100)]
+    path.write_bytes(content)
+    for broken in (b"", b"PK", index_path(many, "train").read_bytes()[:-30]):
+        index_path(many, "train").write_bytes(broken)
+        with pytest.raises(UserError, match=r"index.npz' .*[Pp]repare the corpus anew"):
+            open_manifest(many, "train")
+
+
+def test_text_comes_in_nfc_but_for_references(tmp_path):
+    decomposed = "u\u0308ber"
+
+    class Decomposed(TwoSplits):
+        def read(self, split, tally):
+            yield Utterance("a", str(self.folder / "a.wav"), 0.0, 0.5, "de", decomposed, {"en": decomposed})
+
+    (tmp_path / "corpus").mkdir()
+    summary = write_manifests(Decomposed(tmp_path / "corpus"), tmp_path / "manifests")
+    assert summary["train"].changed == {"text brought to Unicode NFC": 1}
+    (train,), (test,) = (list(read_manifest(tmp_path / "manifests", split)) for split in ("train", "test"))
+    assert (train.transcript, train.translations) == ("über", {"en": "über"})
+    assert (test.transcript, test.translations) == ("über", {"en": decomposed})
 
 
 def test_absent_split_and_broken_file(folder):
