@@ -17,6 +17,7 @@ from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+from speechllm.models.epoch_length import EpochLength
 from speechllm.models.initial_weights import find_initial
 from speechllm.models.last_checkpoint import LastCheckpoint
 from speechllm.recipe_files import resolve_recipes
@@ -210,7 +211,10 @@ def run(command: str, arguments: list[str]) -> None:
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,
         # Our samplers share the data out between processes themselves.
-        trainer_defaults={"use_distributed_sampler": False, "callbacks": [CheckTranscripts(), LastCheckpoint()]},
+        trainer_defaults={
+            "use_distributed_sampler": False,
+            "callbacks": [CheckTranscripts(), EpochLength(), LastCheckpoint()],
+        },
         auto_configure_optimizers=False,
         parser_class=Parser,
         parser_kwargs={"prog": "speechllm"},

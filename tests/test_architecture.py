@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "speechllm"
 
 BOTTOM = {
     "audio",
+    "audio_levels",
     "batch",
     "errors",
     "known_checkpoints",
@@ -27,6 +28,7 @@ BOTTOM = {
     "registry",
     "report",
     "tuning",
+    "worker_pool",
 }
 PARTS = {"adapters", "decoders", "encoders", "fusions", "metrics"}
 MAY_IMPORT = {

@@ -1,18 +1,23 @@
 """What every datamodule of the package does: batches from rows, wherever the rows come from."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from speechllm.batch import Batch
+from speechllm.data.augment import Augmentation, Augmenter
 from speechllm.data.dataset import SpeechDataset
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
+from speechllm.data.noise import Noise
 from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.data.shard_plan import ShardPlan
@@ -50,6 +55,10 @@ class SpeechDataModule(LightningDataModule):
             encoded once.
         buffer_shards: Shards that each worker holds at a time, where a corpus is in shards: rows are shuffled among as
             many, and memory takes as much.
+        augment: What is done to the audio of training: speed, reverberation, noise, gain.
+        test_noise_snr: Ratio of speech to noise in dB that test audio is given, for tests of robustness; no noise where
+            null.
+        test_noise: That noise: ``white``, or a folder, list or manifest as for ``augment.noise``.
         num_workers: Processes that read audio; 0 reads in the main process.
         seed: Seed of the order of training.
         eval_batch_seconds: As ``batch_seconds``, for validation, test and prediction; the same where not given.
@@ -63,6 +72,9 @@ class SpeechDataModule(LightningDataModule):
         quadratic_duration_s: float | None = None,
         draw_together: bool = False,
         buffer_shards: int = 4,
+        augment: Augmentation | None = None,
+        test_noise_snr: float | None = None,
+        test_noise: str = "white",
         num_workers: int = 2,
         seed: int = 42,
         eval_batch_seconds: float | None = None,
@@ -74,6 +86,8 @@ class SpeechDataModule(LightningDataModule):
         self.quadratic_duration_s = quadratic_duration_s
         self.draw_together = draw_together
         self.buffer_shards = buffer_shards
+        self.augment = augment
+        self.test_noise_snr, self.test_noise = test_noise_snr, test_noise
         self.num_workers = num_workers
         self.seed = seed
         self.eval_batch_seconds = batch_seconds if eval_batch_seconds is None else eval_batch_seconds
@@ -127,7 +141,8 @@ class SpeechDataModule(LightningDataModule):
         if self.draw_together:
             units = np.append(np.nonzero(np.diff(rows.utterances, prepend=-1))[0], len(rows))
         budget = BatchBudget(self.batch_seconds, self.max_utterances, self.quadratic_duration_s)
-        options = (rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts)
+        speeds = tuple(self.augment.speeds) if self.augment else (1.0,)
+        options = (rows.durations_s, budget, self.num_buckets, self.seed, units, self._train.parts, speeds)
         if self._train.shards is None:
             return EpochPlan(*options)
         return ShardPlan(*options, shards=self._train.shards, buffer_shards=self.buffer_shards)
@@ -143,7 +158,7 @@ class SpeechDataModule(LightningDataModule):
             rank_zero_warn("The training rows are not those of the checkpoint: its epoch begins anew.")
         assert self._train is not None
         return DataLoader(
-            SpeechDataset(self._train.rows, keep_unreadable=False, buffer_shards=self.buffer_shards),
+            SpeechDataset(self._train.rows, False, self.buffer_shards, self._training_augmentation()),
             sampler=self._sampler,
             batch_size=None,
             num_workers=self.num_workers,
@@ -170,6 +185,20 @@ class SpeechDataModule(LightningDataModule):
         """Go on within an epoch where a checkpoint was written."""
         self._state = state_dict
 
+    def _training_augmentation(self) -> Callable[[Tensor, int, str, str], Tensor] | None:
+        return None if self.augment is None else partial(_augmented, Augmenter(self.augment), self.seed)
+
+    def _test_noise(self) -> Callable[[Tensor, int, str, str], Tensor] | None:
+        """Return what adds noise to test audio, the same for every system and seed."""
+        if self.test_noise_snr is None:
+            return None
+        return partial(_in_noise, Noise(self.test_noise, "test_noise"), self.test_noise_snr)
+
+    @property
+    def training_batches(self) -> int | None:
+        """Number of batches of the training epoch that is under way; None before there is one."""
+        return self._sampler.batches() if self._sampler else None
+
     def _trained(self) -> int:
         """Return the number of batches that this process has trained on, those before a resumption included."""
         if self.trainer is None:
@@ -181,7 +210,10 @@ class SpeechDataModule(LightningDataModule):
         rows = self._eval_rows(kind)
         sampler = EvaluationSampler(rows.durations_s, self.eval_batch_seconds, self.max_utterances, *self._world())
         return DataLoader(
-            SpeechDataset(rows, keep_unreadable=True), sampler=sampler, batch_size=None, num_workers=self.num_workers
+            SpeechDataset(rows, True, augment=self._test_noise() if kind == "test" else None),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
         )
 
     def _eval_rows(self, kind: str) -> Rows:
@@ -201,3 +233,11 @@ class SpeechDataModule(LightningDataModule):
             )
             raise UserError(msg)
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def _augmented(augmenter: Augmenter, seed: int, audio: Tensor, epoch: int, corpus: str, name: str) -> Tensor:
+    return augmenter(audio, seed, epoch, corpus, name)
+
+
+def _in_noise(noise: Noise, snr_db: float, audio: Tensor, epoch: int, corpus: str, name: str) -> Tensor:
+    return noise.add(audio, snr_db, corpus, name)

@@ -1,6 +1,7 @@
 """From the rows of a batch to the tensors and texts that a model sees."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.utils.data import Dataset
 
 from speechllm.audio import AudioError, read_audio
 from speechllm.batch import Batch
+from speechllm.data.augment import change_speed
 from speechllm.data.epoch_plan import Draw
 from speechllm.data.rows import Row, Rows
 from speechllm.data.shard_reader import ShardReader, is_in_shard
@@ -29,10 +31,18 @@ class SpeechDataset(Dataset[Batch]):
             a length of 0, so that it counts as an empty hypothesis, and a warning is logged. False, for training: it
             is left out and named in ``Batch.skipped``; a batch of nothing else has no rows.
         buffer_shards: Shards that are held in memory; 0 reads each clip in a shard for itself.
+        augment: Changes the audio of an utterance, given an epoch, the name of the corpus and the id: the same for the
+            same three, whatever the worker and the batch.
     """
 
-    def __init__(self, rows: Rows, keep_unreadable: bool, buffer_shards: int = 0) -> None:
-        self.rows, self.keep_unreadable = rows, keep_unreadable
+    def __init__(
+        self,
+        rows: Rows,
+        keep_unreadable: bool,
+        buffer_shards: int = 0,
+        augment: Callable[[Tensor, int, str, str], Tensor] | None = None,
+    ) -> None:
+        self.rows, self.keep_unreadable, self.augment = rows, keep_unreadable, augment
         self._shards = ShardReader(buffer_shards)
 
     def __getitem__(self, draw: Draw) -> Batch:
@@ -49,7 +59,7 @@ class SpeechDataset(Dataset[Batch]):
                 samples = audio[first_of[same]]
             else:
                 try:
-                    samples = self._read(row.utterance)
+                    samples = self._heard(row, speed, draw.epoch)
                 except AudioError as error:
                     if not self.keep_unreadable:
                         skipped.append(f"{row.utterance.id}: {error}")
@@ -74,6 +84,11 @@ class SpeechDataset(Dataset[Batch]):
             audio_of=audio_of,
             skipped=skipped,
         )
+
+    def _heard(self, row: Row, speed: float, epoch: int) -> Tensor:
+        """Return the audio of a row as the model hears it."""
+        samples = change_speed(self._read(row.utterance), speed)
+        return samples if self.augment is None else self.augment(samples, epoch, row.corpus, row.utterance.id)
 
     def _read(self, utterance: Utterance) -> Tensor:
         if is_in_shard(utterance.audio):

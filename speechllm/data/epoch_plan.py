@@ -84,7 +84,8 @@ class EpochPlan:
         units: (U + 1,) int64, where each group of rows begins that is drawn together; N at the end. None: every row is
             drawn for itself.
         parts: Parts that are drawn from by weight; none for all rows once an epoch.
-        speeds: Speeds, one of which is drawn for each group of rows and epoch.
+        speeds: Speeds, one of which is drawn for each group of rows and epoch; none makes a row longer than the longest
+            one is.
     """
 
     durations_s: NDArray[np.float64]
@@ -100,7 +101,7 @@ class EpochPlan:
             self.units = np.arange(len(self.durations_s) + 1)
         self._longest_s = self.durations_s[self.units[:-1]]
         self._sizes = np.diff(self.units)
-        slowest = self.budget.cost(self._longest_s / min(self.speeds))
+        slowest = self.budget.cost(np.minimum(self._longest_s / min(self.speeds), self._longest_s.max(initial=0.0)))
         self._bounds = bucket_bounds(np.sort(slowest), self.num_buckets, self.budget)
 
     def steps(self, epoch: int, world_size: int, workers: int = 1) -> list[list[Draw]]:
@@ -113,7 +114,7 @@ class EpochPlan:
         """
         rng = np.random.default_rng([self.seed, epoch])
         units = self._drawn(epoch)
-        speeds = np.asarray(self.speeds)[rng.integers(len(self.speeds), size=len(units))]
+        speeds = self._drawn_speeds(units, rng)
         costs = self.budget.cost(self._longest_s[units] / speeds)
         places = np.searchsorted(self._bounds, costs, side="left")
         groups = [
@@ -141,6 +142,11 @@ class EpochPlan:
             count = max(1, round(total * part.weight / weights))
             drawn.append(start + passes(int(stop - start), epoch * count, count, [self.seed, number]))
         return np.concatenate(drawn)
+
+    def _drawn_speeds(self, units: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return a speed for each group of rows, 1 where another would make it longer than any row is."""
+        speeds = np.asarray(self.speeds)[rng.integers(len(self.speeds), size=len(units))]
+        return np.where(self._longest_s[units] / speeds > self._longest_s.max(), 1.0, speeds)
 
     def _cut(
         self, units: NDArray[np.int64], members: NDArray[np.int64], capacity: int, multiple: int

@@ -61,10 +61,11 @@ class TrainingSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         trained = self.trained()
-        if trained > self._since or not self._left():
+        if trained > self._since or not (left := self._left()):
             self.begin_epoch(self.epoch + 1)
+            left = self._left()
         self._since = trained
-        for step in self._left():
+        for step in left:
             yield step[self.rank]
 
     def batches(self) -> int:

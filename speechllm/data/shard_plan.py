@@ -80,7 +80,7 @@ class ShardPlan(EpochPlan):
                 for shard in shards[first : first + self.buffer_shards]
             ]
             units = np.concatenate(spans)
-            speeds = np.asarray(self.speeds)[rng.integers(len(self.speeds), size=len(units))]
+            speeds = self._drawn_speeds(units, rng)
             pieces = self._sorted_pieces(units, speeds, rng)
             batches += [
                 self._draw(units[pieces[place]], speeds[pieces[place]], epoch) for place in rng.permutation(len(pieces))

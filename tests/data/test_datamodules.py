@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import speechllm.data
 from speechllm.data import CoVoST2DataModule, MixtureDataModule, MustCDataModule, SpeechDataModule
+from speechllm.data.augment import Augmentation
 from speechllm.data.manifest import manifest_path
 from speechllm.errors import UserError
 from tests.corpora.covost2 import write_covost2
@@ -223,9 +224,87 @@ def test_mixture_has_all_rows_of_its_parts(must_c, tmp_path, trainer):
     assert sorted(chain(*(rows for epoch, rows in model.trained if epoch == 1))) == list(range(10))
 
 
-def test_mixture_needs_parts():
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1.0, 2.0]}, "a number above 0 for each of the 1 parts"),
+        ({"weights": [0.0]}, "a number above 0"),
+        ({"temperature": 0.0}, "`temperature` must be above 0"),
+        ({"weights": [1.0], "temperature": 2.0}, "`weights` or `temperature`"),
+    ],
+)
+def test_mixtures_that_cannot_be(tmp_path, options, message):
     with pytest.raises(UserError, match="at least one datamodule"):
         MixtureDataModule([])
+    with pytest.raises(UserError, match=message):
+        MixtureDataModule([MustCDataModule(str(tmp_path))], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [({"weights": [1.0, 4.0]}, (2, 8)), ({"temperature": 1.0}, (7, 3)), ({"temperature": 1e9}, (5, 5)), ({}, (7, 3))],
+)
+def test_parts_of_a_mixture_are_weighed(must_c, tmp_path, options, rows):
+    datamodule = mixture(must_c, tmp_path, **options)
+    datamodule.prepare_data()
+    corpora = [name for batch in datamodule.train_dataloader() for name in batch.corpora]
+    assert (corpora.count("must_c"), corpora.count("covost2")) == rows
+
+
+def audio_of(loader):
+    """Return each row's audio by id and task."""
+    return {
+        (batch.ids[place], batch.tasks[place], batch.target_languages[place]): batch.audio[place, :length]
+        for batch in loader
+        for place, length in enumerate(batch.audio_lengths.tolist())
+    }
+
+
+def test_augmentation_depends_on_seed_epoch_and_utterance_alone(must_c):
+    augment = Augmentation(speeds=(0.9, 1.1), noise="white", noise_probability=1.0, gain_db=(-6.0, -3.0))
+    plain = audio_of(prepared(must_c).train_dataloader())
+    data = prepared(must_c, augment=augment)
+    first = audio_of(data.train_dataloader())
+    other = audio_of(prepared(must_c, augment=augment, num_workers=2, max_utterances=2).train_dataloader())
+    assert first.keys() == plain.keys() == other.keys()
+    assert any(len(first[key]) != len(plain[key]) for key in plain)
+    same = [key for key in first if len(first[key]) == len(other[key])]
+    assert same
+    assert all(torch.equal(first[key], other[key]) for key in same)
+    loader = data.train_dataloader()
+    loader.sampler.begin_epoch(1)
+    later = audio_of(loader)
+    assert all(len(first[key]) != len(later[key]) or not torch.equal(first[key], later[key]) for key in first)
+    assert audio_of(data.val_dataloader()).keys()
+    for key, audio in audio_of(data.test_dataloader()).items():
+        assert torch.equal(audio, audio_of(prepared(must_c).test_dataloader())[key]), "test audio stays as it is"
+
+
+def test_test_audio_in_noise(must_c):
+    clean = audio_of(prepared(must_c).test_dataloader())
+    noisy = audio_of(prepared(must_c, test_noise_snr=5.0).test_dataloader())
+    again = audio_of(prepared(must_c, test_noise_snr=5.0, seed=7, num_workers=2).test_dataloader())
+    for key, audio in noisy.items():
+        assert torch.equal(audio, again[key]), "every system hears the same"
+        if len(audio):
+            speech = clean[key] * (audio @ clean[key] / clean[key].square().sum())  # scaled where it would clip
+            noise = audio - speech
+            assert 10 * torch.log10(speech.square().mean() / noise.square().mean()) == pytest.approx(5.0, abs=0.2)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_tasks_and_targets_of_an_utterance_come_together(must_c, world_size):
+    for rank in range(world_size):
+        options = {"targets": ["de", "fr"], "tasks": ["asr", "st"], "draw_together": True, "max_utterances": 6}
+        data = attach(prepared(must_c, **options), rank, world_size)
+        seen = set()
+        for batch in data.train_dataloader():
+            assert not seen & set(batch.ids)
+            seen |= set(batch.ids)
+            for place, first in enumerate(batch.audio_of):
+                assert batch.ids[first] == batch.ids[place]
+            assert len(set(batch.audio_of)) == len(set(batch.ids))
+        assert seen
 
 
 def cli(args):
@@ -242,7 +321,10 @@ def test_recipes_name_datamodules_by_their_bare_names(must_c, tmp_path):
         f"        init_args: {{root: {must_c}, targets: [de, fr], max_duration_s: 20}}\n"
         f"      - class_path: CoVoST2DataModule\n        init_args: {{root: {tmp_path}, pairs: [en_de]}}\n"
     )
-    datamodule = cli(["--config", str(config), "--data.init_args.batch_seconds", "80"])
+    flags = ["--data.augment", "{speeds: [0.9, 1.0], noise: white}", "--data.test_noise_snr", "5"]
+    datamodule = cli(["--config", str(config), "--data.init_args.batch_seconds", "80", *flags])
+    assert datamodule.augment == Augmentation(speeds=(0.9, 1.0), noise="white")
+    assert datamodule.test_noise_snr == 5.0
     assert isinstance(datamodule, MixtureDataModule)
     assert (datamodule.seed, datamodule.batch_seconds) == (7, 80.0)
     assert [type(part).__name__ for part in datamodule.parts] == ["MustCDataModule", "CoVoST2DataModule"]
