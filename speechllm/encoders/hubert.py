@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.loading import check_source, load_pretrained, refuse_missing
+from speechllm.encoders.spec_augment import SpecAugment
 from speechllm.encoders.waveform import normalize_waveform
 from speechllm.errors import UserError
 from speechllm.random_weights import random_config
 from speechllm.registry import ENCODERS
 from speechllm.tuning import parse_dtype
 
-# SpecAugment and LayerDrop are off, and its mask embedding is not built, since nothing would train it.
+# The stock SpecAugment and LayerDrop are off, and the mask embedding is not built.
 WITHOUT_DROPPING = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+WITH_MASK_EMBEDDING = {**WITHOUT_DROPPING, "mask_time_prob": 0.05}  # any share builds it
 
 
 @ENCODERS.register("hubert")
@@ -23,8 +25,8 @@ class HubertEncoder(Encoder):
     """HuBERT of both families: layer norm in every convolution (large), or group norm after the first (base).
 
     The stock group norm pools over time, padding included; here it pools over each utterance's own frames, so that a
-    batch gives what stock HuBERT gives for each utterance alone. SpecAugment and LayerDrop are off, also in training: a
-    layer that is left out has no gradient, and distributed training waits for it.
+    batch gives what stock HuBERT gives for each utterance alone. LayerDrop is off, also in training: a layer that is
+    left out has no gradient, and distributed training waits for it.
 
     Args:
         pretrained: Checkpoint name or folder (``facebook/hubert-large-ls960-ft``, ``utter-project/mHuBERT-147``,
@@ -38,6 +40,9 @@ class HubertEncoder(Encoder):
         ctc_head: Also load the checkpoint's CTC head and give its logits with the frames; it stays frozen.
         do_normalize: Bring each waveform to zero mean and unit variance; None does what the checkpoint's
             ``preprocessor_config.json`` says, and nothing with random weights.
+        spec_augment: Masks over what the convolutions give, in training, see
+            :class:`speechllm.encoders.spec_augment.SpecAugmentOptions`; ``{}`` for its defaults, none where null. In
+            place of a masked frame stands the checkpoint's own mask embedding, which is not trained further.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -64,15 +69,21 @@ class HubertEncoder(Encoder):
         freeze_feature_encoder: bool = False,
         ctc_head: bool = False,
         do_normalize: bool | None = None,
+        spec_augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.check_tuning(tuning, lora)
         check_source("hubert", pretrained, config)
         self.pretrained = pretrained
+        self.spec_augment = SpecAugment.build(spec_augment, tuning)
         self.do_normalize = _normalizes(pretrained, revision) if do_normalize is None else do_normalize
         self.hubert: Any
         self.ctc_head: nn.Linear | None
-        self.hubert, self.ctc_head = _load(pretrained, config, revision, parse_dtype(dtype), ctc_head)
+        self.hubert, self.ctc_head, embedding = _load(
+            pretrained, config, revision, parse_dtype(dtype), ctc_head, spec_augment is not None
+        )
+        # Neither a weight nor in checkpoints: those of runs with and without masks are of one form.
+        self.register_buffer("mask_embedding", embedding, persistent=False)
         self.ctc_blank = self.hubert.config.pad_token_id
         self.dim = self.hubert.config.hidden_size
         self._strides = list(zip(self.hubert.config.conv_kernel, self.hubert.config.conv_stride, strict=True))
@@ -101,6 +112,8 @@ class HubertEncoder(Encoder):
             lengths = self.output_lengths(audio_lengths)
             audio = self._prepare(audio[:, : int(audio_lengths.max())].float(), audio_lengths)
             hidden = self.hubert.feature_projection(self._convolve(audio, audio_lengths))
+            if self.spec_augment is not None:
+                hidden = self.spec_augment(hidden, lengths, self.frame_rate, self.mask_embedding)
             mask = lengths_to_mask(lengths, hidden.shape[1])
             values = zero_padding(self.hubert.encoder(hidden, attention_mask=mask).last_hidden_state, lengths)
             if self.ctc_head is None:
@@ -177,11 +190,17 @@ def _normalizes(pretrained: str | None, revision: str | None) -> bool:
 
 
 def _load(
-    pretrained: str | None, config: dict[str, Any] | None, revision: str | None, dtype: torch.dtype, ctc_head: bool
-) -> tuple[Any, nn.Linear | None]:
-    """Return HuBERT and, where it is asked for, its CTC head."""
+    pretrained: str | None,
+    config: dict[str, Any] | None,
+    revision: str | None,
+    dtype: torch.dtype,
+    ctc_head: bool,
+    mask_embedding: bool,
+) -> tuple[Any, nn.Linear | None, Tensor | None]:
+    """Return HuBERT and, where they are asked for, its CTC head and its mask embedding."""
     from transformers import HubertConfig, HubertForCTC, HubertModel
 
+    missing: list[str] = []
     if pretrained is None:
         full_config = random_config(HubertConfig, {**(config or {}), **WITHOUT_DROPPING})
         model = (HubertForCTC if ctc_head else HubertModel)(full_config).to(dtype)
@@ -192,7 +211,7 @@ def _load(
             revision,
             dtype,
             ignored=(r"^lm_head\.", r"masked_spec_embed$"),
-            **WITHOUT_DROPPING,
+            **(WITH_MASK_EMBEDDING if mask_embedding else WITHOUT_DROPPING),
         )
         if any(key.startswith("lm_head.") for key in missing):
             msg = (
@@ -200,5 +219,19 @@ def _load(
                 f"fine-tuned with CTC, such as facebook/hubert-large-ls960-ft, or leave `ctc_head` out."
             )
             raise UserError(msg)
-        refuse_missing(pretrained, missing)
-    return (model.hubert, model.lm_head) if ctc_head else (model, None)
+        refuse_missing(pretrained, [key for key in missing if not key.endswith("masked_spec_embed")])
+    hubert, head = (model.hubert, model.lm_head) if ctc_head else (model, None)
+    return hubert, head, _take_mask_embedding(hubert, missing) if mask_embedding else None
+
+
+def _take_mask_embedding(hubert: Any, missing: list[str]) -> Tensor:
+    """Return what a checkpoint has learned to put for masked frames (E,), and remove its parameter from HuBERT.
+
+    Where it was not loaded it is zero: a random one would be another each time the encoder is built.
+    """
+    learned: Tensor | None = getattr(hubert, "masked_spec_embed", None)
+    if learned is None or any(key.endswith("masked_spec_embed") for key in missing):
+        learned = torch.zeros(hubert.config.hidden_size, dtype=next(hubert.parameters()).dtype)
+    if hasattr(hubert, "masked_spec_embed"):
+        del hubert.masked_spec_embed
+    return learned.detach()

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
-from speechllm.encoders.fbank import HOP, MIN_SAMPLES, STACK, WINDOW, StackedFbank
+from speechllm.encoders.fbank import HOP, MEL_BINS, MIN_SAMPLES, STACK, WINDOW, StackedFbank
 from speechllm.encoders.loading import check_source, load_pretrained, refuse_missing
+from speechllm.encoders.spec_augment import SpecAugment
 from speechllm.random_weights import random_config, random_network
 from speechllm.registry import ENCODERS
 from speechllm.tuning import parse_dtype
@@ -34,6 +35,8 @@ class SeamlessEncoder(Encoder):
         tuning: One of :data:`speechllm.tuning.TUNING_MODES`.
         lora: Options of LoRA, for the modes that have it; its default targets are ``linear_q`` and ``linear_v``.
         dtype: Number format of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        spec_augment: Masks over the filter banks in training, see
+            :class:`speechllm.encoders.spec_augment.SpecAugmentOptions`; ``{}`` for its defaults, none where null.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -55,11 +58,13 @@ class SeamlessEncoder(Encoder):
         tuning: str = "frozen",
         lora: dict[str, Any] | None = None,
         dtype: str = "float32",
+        spec_augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.check_tuning(tuning, lora)
         check_source("seamless", pretrained, config)
         self.pretrained = pretrained
+        self.spec_augment = SpecAugment.build(spec_augment, tuning)
         self.encoder: Any = _load_encoder(pretrained, config, revision, parse_dtype(dtype))
         self.fbank = StackedFbank()
         self.dim = self.encoder.config.hidden_size
@@ -83,6 +88,11 @@ class SeamlessEncoder(Encoder):
         self.check_durations(audio_lengths, [f"row {row}" for row in range(len(audio_lengths))])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features, lengths = self.fbank(audio[:, : int(audio_lengths.max())], audio_lengths)
+            if self.spec_augment is not None:
+                # As frames of 10 ms, so that a band is the same in both frames of a stack.
+                frames = features.unflatten(2, (STACK, MEL_BINS)).flatten(1, 2)
+                frames = self.spec_augment(frames, lengths * STACK, SAMPLE_RATE / HOP)
+                features = frames.reshape(features.shape)
             return Frames(*self._encode(features, lengths))
 
     def _encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.loading import check_source
+from speechllm.encoders.spec_augment import SpecAugment
 from speechllm.encoders.waveform import normalize_waveform
 from speechllm.errors import UserError
 from speechllm.random_weights import random_config, random_network
@@ -93,6 +94,8 @@ class WhisperEncoder(Encoder):
         trim_to_speech: With ``pad_to_30s``, return only the frames of the utterance itself.
         do_normalize: Normalise each waveform before the spectrogram (off in every released Whisper).
         long_audio: What happens beyond 30 s: ``error``, or ``chunk`` into windows of 30 s whose frames are joined.
+        spec_augment: Masks over the spectrogram in training, see
+            :class:`speechllm.encoders.spec_augment.SpecAugmentOptions`; ``{}`` for its defaults, none where null.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -118,6 +121,7 @@ class WhisperEncoder(Encoder):
         trim_to_speech: bool = False,
         do_normalize: bool = False,
         long_audio: Literal["error", "chunk"] = "error",
+        spec_augment: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_source("whisper", pretrained, config)
@@ -130,6 +134,7 @@ class WhisperEncoder(Encoder):
         self.pretrained = pretrained
         self.pad_to_30s = pad_to_30s
         self.trim_to_speech = trim_to_speech
+        self.spec_augment = SpecAugment.build(spec_augment, tuning)
         self.encoder: Any = _load_encoder(pretrained, config, revision, parse_dtype(dtype))
         self.log_mel = LogMel(self.encoder.config.num_mel_bins, do_normalize)
         self.dim = self.encoder.config.d_model
@@ -182,6 +187,9 @@ class WhisperEncoder(Encoder):
             mel_lengths = _mel_lengths(audio_lengths)
             mel_frames = int(mel_lengths.max())
         mel = self.log_mel(audio, audio_lengths, mel_frames)
+        if self.spec_augment is not None:
+            frames = self.spec_augment(mel.transpose(1, 2), _mel_lengths(audio_lengths), SAMPLE_RATE / HOP)
+            mel = frames.transpose(1, 2)
         values, lengths = self._encode_mel(mel, mel_lengths)
         if self.trim_to_speech:
             lengths = self.output_lengths(audio_lengths)
