@@ -1,6 +1,7 @@
 """Utterances from lists that name an audio file and a stretch of it row by row: texts joined, audio looked up."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ TOLERANCE_S = 0.01
 """How far a stretch may run past the end of its file without being counted; lists round their durations."""
 
 _AT_ONCE = 1024
+_KEPT_HEADERS = 100_000
 
 
 @dataclass
@@ -33,15 +35,9 @@ class Stretch:
     duration_s: float | None
     file: AudioInfo | None = None
 
-    def is_same_audio(self, other: "Stretch") -> bool:
-        """Return whether the other one is the same stretch of the same channel of the same file."""
-        mine, its = self.utterance, other.utterance
-        return (mine.audio, mine.offset_s, self.duration_s, mine.channel) == (
-            its.audio,
-            its.offset_s,
-            other.duration_s,
-            its.channel,
-        )
+    def span(self) -> tuple[str, float, float | None, int | None]:
+        """Return what makes it this stretch: file, offset, duration and channel."""
+        return self.utterance.audio, self.utterance.offset_s, self.duration_s, self.utterance.channel
 
 
 def leave_out(where: str, reason: str, split: str, tally: Tally, detail: str = "") -> None:
@@ -69,6 +65,8 @@ class Stretches:
     def __init__(self, split: str, tally: Tally, number_clashes: bool = False) -> None:
         self.split, self.tally, self.number_clashes = split, tally, number_clashes
         self._by_id: dict[str, Stretch] = {}
+        self._numbered: dict[tuple[object, ...], Stretch] = {}
+        self._numbers: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Stretch]:
         """Yield the stretches in the order in which they were first named."""
@@ -81,21 +79,23 @@ class Stretches:
             UserError: If the id is that of other audio and clashes are not numbered, or a row of a test set would be
                 left out.
         """
-        first = self._by_id.setdefault(new.utterance.id, new)
-        number = 1
-        while first is not new and not first.is_same_audio(new):
+        wanted = new.utterance.id
+        first = self._by_id.setdefault(wanted, new)
+        if first is new:
+            return
+        if first.span() != new.span():
             if not self.number_clashes:
-                msg = (
-                    f"{new.where}: the id '{new.utterance.id}' is already that of {first.where}, which is other audio."
-                )
+                msg = f"{new.where}: the id '{wanted}' is already that of {first.where}, which is other audio."
                 raise UserError(msg)
-            number += 1
-            first = self._by_id.setdefault(f"{new.utterance.id}_{number}", new)
+            first = self._numbered.setdefault((wanted, *new.span()), new)
         if first is not new:
             self._join(first, new)
-        elif number > 1:
-            new.utterance.id = f"{new.utterance.id}_{number}"
-            self.tally.changed["the id is that of other audio, and got a number"] += 1
+            return
+        while new.utterance.id in self._by_id:
+            self._numbers[wanted] += 1
+            new.utterance.id = f"{wanted}_{self._numbers[wanted] + 1}"
+        self._by_id[new.utterance.id] = new
+        self.tally.changed["the id is that of other audio, and got a number"] += 1
 
     def _join(self, first: Stretch, new: Stretch) -> None:
         old, more, as_first = first.utterance, new.utterance, f" as {first.where}"
@@ -150,20 +150,26 @@ def with_audio(stretches: Iterable[Stretch], split: str, tally: Tally, hint: str
 
 
 class _Files:
-    """Which files are there, and what their headers say, for one lot of stretches after the other."""
+    """Which files are there, and what their headers say, for one lot of stretches after the other.
+
+    Files that hold many stretches are looked up once, as long as not too many others come between.
+    """
 
     def __init__(self) -> None:
         self.there: dict[str, bool] = {}
         self._headers: dict[str, AudioInfo | None] = {}
 
     def look_up(self, stretches: list[Stretch]) -> None:
-        """Look up the files of some stretches; what the lot before them knew is not looked up again."""
-        names = dict.fromkeys(stretch.utterance.audio for stretch in stretches)
-        self.there = {name: self.there[name] if name in self.there else os.path.isfile(name) for name in names}
+        """Look up the files of some stretches."""
+        if len(self.there) > _KEPT_HEADERS:
+            self.there, self._headers = {}, {}
+        for stretch in stretches:
+            name = stretch.utterance.audio
+            if name not in self.there:
+                self.there[name] = os.path.isfile(name)
         wanted = dict.fromkeys(stretch.utterance.audio for stretch in stretches if stretch.file is None)
         unread = [name for name in wanted if self.there[name] and name not in self._headers]
-        known = self._headers | dict(zip(unread, read_headers(unread), strict=True))
-        self._headers = {name: known.get(name) for name in wanted}
+        self._headers |= zip(unread, read_headers(unread), strict=True)
 
     def info(self, stretch: Stretch) -> AudioInfo | None:
         """Return what is known of a stretch's file, None where it cannot be read."""
