@@ -164,7 +164,8 @@ def prepare_samples(samples: npt.NDArray[np.generic] | Tensor, sampling_rate: in
     if audio.ndim not in (1, 2) or not audio.numel():
         msg = f"Samples need the shape (T,) or (channels, T) with T of at least 1, but have {tuple(audio.shape)}."
         raise AudioError(msg)
-    audio = audio.mean(dim=0) if audio.ndim == 2 else audio
+    if audio.ndim == 2:
+        audio = audio[0] if len(audio) == 1 else audio.mean(dim=0)
     peak = float(audio.abs().max())
     if not math.isfinite(peak):
         msg = "The samples hold NaN or infinite values. Convert the audio anew, or leave it out."
@@ -172,7 +173,8 @@ def prepare_samples(samples: npt.NDArray[np.generic] | Tensor, sampling_rate: in
     if peak > MAX_PEAK:
         msg = f"The samples reach {peak:g}, and must lie in [-1, 1]. Scale them, or pass integers of their own type."
         raise AudioError(msg)
-    return _resample(audio, sampling_rate).clamp(-1.0, 1.0)
+    resampled = _resample(audio, sampling_rate)
+    return resampled if resampled is audio and peak <= 1 else resampled.clamp(-1.0, 1.0)
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:
@@ -214,7 +216,7 @@ def _decode(file: soundfile.SoundFile, name: str, start: int, count: int) -> npt
     except (soundfile.LibsndfileError, RuntimeError) as error:
         msg = f"'{name}' is damaged: {error} Fetch or convert it anew, or leave it out."
         raise AudioError(msg) from error
-    return np.concatenate(blocks)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _to_float(audio: Tensor) -> Tensor:

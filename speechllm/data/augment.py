@@ -151,9 +151,9 @@ def change_speed(audio: Tensor, speed: float) -> Tensor:
     Raises:
         UserError: As :func:`speed_ratio`.
     """
-    ratio = speed_ratio(speed)
-    if ratio == 1 or not audio.numel():
+    if speed == 1 or not audio.numel():
         return audio
+    ratio = speed_ratio(speed)
     from torchaudio.functional import resample  # loads a compiled library: only where it is needed
 
     changed: Tensor = resample(audio, ratio.numerator, ratio.denominator)
