@@ -1,6 +1,7 @@
 """Every recipe parses, names parts that exist, and trains through its tiny twin; some go on to test and predict."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from speechllm.models import SpeechLLM
 from speechllm.predictions import read_predictions
 from speechllm.recipe_files import recipes
 from speechllm.registry import METRICS
+from tests.corpora import csj, mlc_slm, reazonspeech
 from tests.corpora.covost2 import write_covost2, write_table
 from tests.corpora.must_c import tone, write_must_c
 from tests.twins import make_twin, write_tokenizers
@@ -90,7 +92,7 @@ def test_parses(recipe, capsys):
 
 REPLACED = {
     *("model.encoder.pretrained", "model.encoder.config", "model.decoder.pretrained", "model.warmup_steps"),
-    "data.num_workers",
+    *("data.num_workers", "data.held_out_hours"),
     *("model.max_new_tokens", "data.max_utterances", "trainer.devices", "trainer.strategy", "trainer.max_steps"),
     *("trainer.max_epochs", "trainer.accumulate_grad_batches", "trainer.val_check_interval"),
 }
@@ -128,26 +130,22 @@ def workplace(tmp_path_factory):
         write_covost2(Path("data/covost2"))
         for source in COVOST2_SOURCES:
             write_covost2(Path("data/covost2"), targets=("en",), source=source)
-        for name, languages in TABLES.items():
-            write_tables(Path("data") / name, languages)
+        for corpus in (csj, mlc_slm, reazonspeech):
+            corpus.write_fake(Path("data") / corpus.__name__.rpartition(".")[2])
+        shutil.copy("data/reazonspeech/tsv/small.tsv", "data/reazonspeech/tsv/all.tsv")
+        write_tables(Path("data/mine"))
         write_tokenizers(folder / "tokenizers")
         yield folder
 
 
-TABLES = {"reazonspeech": ["ja"], "csj": ["ja"], "mlc_slm": ["en", "ja", "th"], "mine": ["en"]}
-"""Folders where recipes look for tables of one's own, and the languages in them."""
-
-TEXTS = {"en": "Hello again.", "ja": "こんにちは。", "th": "สวัสดี"}
-
-
-def write_tables(folder, languages):
-    """Write a table a split, of three tones a language."""
+def write_tables(folder):
+    """Write a table a split, of three tones."""
     folder.mkdir(parents=True)
     for split in ("train", "dev", "test"):
         rows = []
-        for number, language in enumerate(3 * languages):
+        for number in range(3):
             soundfile.write(folder / f"{split}_{number}.wav", tone(0.4 + 0.1 * number), 16_000)
-            rows.append((f"{split}_{number}.wav", TEXTS[language], language))
+            rows.append((f"{split}_{number}.wav", "Hello again.", "en"))
         write_table(folder / f"{split}.tsv", ("audio", "transcript", "source"), rows)
 
 

@@ -32,6 +32,9 @@ CHAT_TEMPLATE = (
 """What the tokenizers of instructed models have and those of base models lack."""
 
 DATA = {"num_workers": 0, "num_buckets": 2, "max_utterances": 3}
+CORPORA = {"MlcSlmDataModule": {"held_out_hours": 0}, "ReazonSpeechDataModule": {"dev_rows": 2, "test_rows": 2}}
+"""What the fakes of some corpora are too small for."""
+
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
@@ -57,7 +60,7 @@ def make_twin(recipe, tokenizers):
     model["adapter"] = tiny_spec(ADAPTERS, model["adapter"])
     model["decoder"] = tiny_decoder_spec(model["decoder"], tokenizers)
     model |= {"warmup_steps": 1, "max_new_tokens": 5}
-    twin["data"]["init_args"] |= DATA
+    twin["data"]["init_args"] |= DATA | CORPORA.get(twin["data"]["class_path"], {})
     accumulated = min(2, trainer.get("accumulate_grad_batches", 1))
     trainer |= TRAINER | {"accumulate_grad_batches": accumulated, "val_check_interval": 2 * accumulated}
     trainer["check_val_every_n_epoch"] = None
