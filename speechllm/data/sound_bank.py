@@ -90,7 +90,7 @@ class SoundBank:
                 continue
             try:
                 samples = read(stretch, part)
-            except AudioError as error:
+            except (AudioError, OSError) as error:
                 self._unusable.add(stretch.path)
                 log.warning("A file of `%s: %s` is left out: %s", self.option, self.source, error)
                 continue
