@@ -163,6 +163,11 @@ def measure(job: Job) -> Measurements:
     return found
 
 
+def measure_packed(job: Job) -> bytes:
+    """Return what :func:`measure` does as bytes, which pass between processes far faster than an array's type."""
+    return measure(job).tobytes()
+
+
 def _measure_stretch(file: soundfile.SoundFile, stretch: Stretch, found: Measurements, number: int) -> bool:
     """Fill in row ``number`` of ``found``; return whether the decoder can go on."""
     start, wanted = round(stretch.offset_s * file.samplerate), max(1, round(stretch.duration_s * file.samplerate))

@@ -6,6 +6,7 @@ function needs: a module that is light to import makes light workers.
 """
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -26,8 +27,14 @@ Result = TypeVar("Result")
 QUEUED = 4
 """Jobs that a worker holds, the one in progress among them: it never waits for the next one to be sent."""
 
-AHEAD = 64
+AHEAD = 32
 """Jobs per worker that may be done before one that others wait for, since results come in the order of the jobs."""
+
+START_S = 60.0
+"""How long a process may take to load what the function needs, in seconds; a tenth of a second where disks are fast."""
+
+ONE_THREAD = dict.fromkeys(("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Environment in which numpy keeps a worker to the core that it is meant for."""
 
 ATTEMPTS = 2
 """Processes that a job may end before it is given up; the first may have ended for another reason."""
@@ -129,10 +136,10 @@ class WorkerPool(Generic[Job, Result]):
     def _speaking(self, busy: list[_Worker]) -> list[_Worker]:
         """Return the workers that have something to say, and end those that have not said anything for too long."""
         found = wait([worker.connection for worker in busy], timeout=min(1.0, self.timeout_s))
-        if not found:
-            for worker in busy:
-                if time.monotonic() - worker.since > self.timeout_s:
-                    worker.process.kill()
+        for worker in busy:
+            limit = self.timeout_s if worker.started else max(START_S, self.timeout_s)
+            if worker.connection not in found and time.monotonic() - worker.since > limit:
+                worker.process.kill()
         return [worker for worker in busy if worker.connection in found]
 
     def _hear(self, worker: _Worker) -> None:
@@ -179,6 +186,7 @@ class WorkerPool(Generic[Job, Result]):
             stderr=subprocess.DEVNULL,
             pass_fds=(there.fileno(),),
             process_group=0,
+            env=os.environ | ONE_THREAD,
         )
         there.close()
         with contextlib.suppress(OSError):

@@ -106,6 +106,7 @@ def test_interruption_from_the_terminal_ends_all_without_a_word_from_workers(tmp
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     worker = int(run.stdout.readline())
+    assert os.getpgid(worker) != run.pid, "Ctrl-C is not for workers"
     os.killpg(run.pid, signal.SIGINT)
     out, error = run.communicate(timeout=20)
     assert (out, error, run.returncode) == ("interrupted\n", "", 0)

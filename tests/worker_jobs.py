@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from speechllm.audio_levels import measure
+from speechllm.audio_levels import measure_packed
 
 
 def work(job):
@@ -32,4 +32,4 @@ def measure_or_crash(job):
     """Measure a file as the doctor does, but crash at a stretch of 0.25 s, as a decoder may."""
     if any(stretch.duration_s == 0.25 for stretch in job.stretches):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return measure(job)
+    return measure_packed(job)

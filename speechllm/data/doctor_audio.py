@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechllm.audio import MAX_PEAK, RESAMPLING_STEPS
-from speechllm.audio_levels import MEASUREMENT, FileState, Job, Measurement, Measurements, Outcome, Stretch, measure
+from speechllm.audio_levels import (
+    MEASUREMENT,
+    FileState,
+    Job,
+    Measurement,
+    Measurements,
+    Outcome,
+    Stretch,
+    measure_packed,
+)
 from speechllm.batch import SAMPLE_RATE
 from speechllm.data.doctor_rules import Thresholds
 from speechllm.data.utterance import Utterance
@@ -112,10 +121,10 @@ def measure_all(splits: Mapping[str, Iterable[Utterance]], before: MeasuredBefor
             waiting.append((split, group, known))
             yield job if known is None else job._replace(known=FileState(known["size"][0], known["mtime_ns"][0]))
 
-    with WorkerPool(measure, workers, TIMEOUT_S) as pool:
+    with WorkerPool(measure_packed, workers, TIMEOUT_S) as pool:
         for job, result in pool.map(jobs()):
             split, group, known = waiting.popleft()
-            measurements = _crashed(job, result) if isinstance(result, Crash) else result
+            measurements = _unpacked(job, result)
             fresh = len(measurements) > 0
             if fresh:
                 before.add(job, measurements)
@@ -224,17 +233,17 @@ def _by_file(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
         yield group
 
 
-def _crashed(job: Job, crash: Crash) -> Measurements:
-    """Return the measurements of a job that ended its process, which may be the fault of one stretch alone."""
+def _unpacked(job: Job, result: bytes | Crash) -> Measurements:
+    """Return the measurements of a job; where it ended its process, that may be the fault of one stretch alone."""
+    if isinstance(result, bytes):
+        return np.frombuffer(result, dtype=MEASUREMENT)
     if len(job.stretches) == 1:
         found = np.zeros(1, dtype=MEASUREMENT)
-        found["outcome"], found["message"] = Outcome.CRASHED, crash.reason.encode("ascii", "replace")[:80]
+        found["outcome"], found["message"] = Outcome.CRASHED, result.reason.encode("ascii", "replace")[:80]
         return found
     alone = [job._replace(stretches=(stretch,), known=None) for stretch in job.stretches]
-    with WorkerPool(measure, 1, TIMEOUT_S) as pool:
-        return np.concatenate(
-            [_crashed(one, result) if isinstance(result, Crash) else result for one, result in pool.map(alone)]
-        )
+    with WorkerPool(measure_packed, 1, TIMEOUT_S) as pool:
+        return np.concatenate([_unpacked(one, result) for one, result in pool.map(alone)])
 
 
 def _keys(job: Job) -> NDArray[np.uint64]:

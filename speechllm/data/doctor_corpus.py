@@ -26,6 +26,9 @@ MIN_CONTENT_S = 0.1
 """Shortest audio whose samples are compared, in seconds: fragments and silence are alike by chance."""
 
 
+NO_SPEAKER = ("", "-", "n/a", "none", "unknown")
+"""What corpora write where they do not know the speaker."""
+
 KEYS = ("id", "stretch", "content", "file", "speaker", "transcript", "targets")
 """Hashes that are kept of each utterance."""
 
@@ -103,12 +106,13 @@ class SplitColumns:
         targets = "\0".join(sorted(utterance.translations))
         stretch = (utterance.audio, utterance.offset_s, utterance.duration_s, utterance.channel, targets)
         transcript = " ".join(utterance.transcript.split()).casefold()
+        known = utterance.speaker.casefold() not in NO_SPEAKER
         self.keys["targets"].append(hash64(targets))
         self.keys["id"].append(hash64(utterance.id))
         self.keys["stretch"].append(hash64(repr(stretch)))
         self.keys["content"].append(found.content if audible and seconds >= MIN_CONTENT_S else 0)
         self.keys["file"].append(hash64(utterance.audio))
-        self.keys["speaker"].append(hash64(f"{utterance.corpus}\0{utterance.speaker}") if utterance.speaker else 0)
+        self.keys["speaker"].append(hash64(f"{utterance.corpus}\0{utterance.speaker}") if known else 0)
         self.keys["transcript"].append(hash64(f"{utterance.source_language}\0{transcript}") if transcript else 0)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from speechllm.audio import AudioError, read_audio
-from speechllm.audio_levels import measure
+from speechllm.audio_levels import measure_packed
 from speechllm.data import doctor_audio, doctor_report
 from speechllm.data.doctor import check_corpus, check_utterances
 from speechllm.data.doctor_rules import REASONS, Thresholds
@@ -226,6 +226,7 @@ def test_what_may_be_wrong_with_texts(case, check, clip, findings, tmp_path):
     "fields",
     [
         {"translations": {"de": "Microsoft Office"}},
+        {"translations": {"en-GB": TEXT}},
         {"transcript": "OK.", "translations": {"de": "OK."}},
         {"transcript": "iPhone 12 Pro の話をします", "source_language": "ja"},
         {"transcript": "我用 Python 写程序", "source_language": "zh-CN"},
@@ -314,12 +315,16 @@ def test_overlap_between_splits(check, clip, findings, tmp_path):
     leaked, talk, lone = (
         clip("leaked.wav", speaker="a"),
         clip("talk.wav", duration_s=4.0, speaker="b"),
-        clip("lone.wav"),
+        clip("lone.wav", speaker="unknown"),
     )
     samples, _ = soundfile.read(leaked.audio, dtype="float32")
-    copy = clip("copy.flac", samples=samples, transcript="Another text.")
+    copy = clip("copy.flac", samples=samples, transcript="Another text.", speaker="")
     report = check(
-        train=[leaked, replace(talk, id="talk0", duration_s=2.0, transcript="Said in train.")],
+        train=[
+            leaked,
+            clip("nobody.wav", speaker="Unknown"),
+            replace(talk, id="talk0", duration_s=2.0, transcript="Said in train."),
+        ],
         dev=[replace(talk, id="talk1", offset_s=2.0, duration_s=2.0, transcript="said in  TRAIN.")],
         test=[copy, replace(clip("new.wav"), speaker="a", transcript="New."), replace(lone, transcript="Lone.")],
     )
@@ -331,7 +336,7 @@ def test_overlap_between_splits(check, clip, findings, tmp_path):
             "transcript is also in another split",
         },
         "new": {"speaker is also in another split"},
-    }
+    }, "and not 'lone', whose speaker is not known"
     assert findings("audio is also in another split") == {"leaked": "as 'copy' in test"}
     assert findings("speaker is also in another split")["talk1"] == "as 'talk0' in train"
     assert list(read_exclusions(tmp_path / "out" / "exclude.tsv")) == [("train", "leaked")]
@@ -490,12 +495,12 @@ def measured(monkeypatch):
     paths = []
 
     def counting(job):
-        found = measure(job)
+        found = measure_packed(job)
         if len(found):
             paths.append(job.path.rsplit("/", 1)[1])
         return found
 
-    monkeypatch.setattr(doctor_audio, "measure", counting)
+    monkeypatch.setattr(doctor_audio, "measure_packed", counting)
     return paths
 
 
@@ -549,7 +554,7 @@ def test_processes_find_the_same(clip, tmp_path):
 
 
 def test_a_file_that_crashes_the_decoder_is_reported_and_its_neighbours_are_not(check, clip, findings, monkeypatch):
-    monkeypatch.setattr(doctor_audio, "measure", measure_or_crash)
+    monkeypatch.setattr(doctor_audio, "measure_packed", measure_or_crash)
     talk = clip("talk.wav", duration_s=8.0)
     train = [
         replace(talk, id=f"u{number}", offset_s=2.0 * number, duration_s=0.25 if number == 1 else 2.0)
