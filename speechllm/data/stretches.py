@@ -1,22 +1,21 @@
 """Utterances from lists that name an audio file and a stretch of it row by row: texts joined, audio looked up."""
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from speechllm.audio import AudioInfo
-from speechllm.data.headers import read_headers
+from speechllm.data.headers import read_header
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
+from speechllm.data.parallel import map_in_processes
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError
 
 TOLERANCE_S = 0.01
 """How far a stretch may run past the end of its file without being counted; lists round their durations."""
 
-_AT_ONCE = 1024
-_KEPT_HEADERS = 100_000
+_KEPT_FILES = 100_000
 
 
 @dataclass
@@ -128,19 +127,15 @@ def with_audio(stretches: Iterable[Stretch], split: str, tally: Tally, hint: str
     Raises:
         UserError: If no audio file of the split exists.
     """
-    files = _Files()
     count, absent = 0, 0
     first_absent: Stretch | None = None
-    remaining = iter(stretches)
-    while some := list(islice(remaining, _AT_ONCE)):
-        files.look_up(some)
-        for stretch in some:
-            count += 1
-            if not files.there[stretch.utterance.audio]:
-                absent += 1
-                first_absent = first_absent or stretch
-            if _place(stretch, files.info(stretch), split, tally):
-                yield stretch.utterance
+    for stretch, file in _look_up(stretches):
+        count += 1
+        if not file.is_there:
+            absent += 1
+            first_absent = first_absent or stretch
+        if _place(stretch, (stretch.file or file.info) if file.is_there else None, split, tally):
+            yield stretch.utterance
     if first_absent and absent == count:
         msg = (
             f"None of the audio files of the split '{split}' exists ({count} utterances); the first one is "
@@ -149,32 +144,48 @@ def with_audio(stretches: Iterable[Stretch], split: str, tally: Tally, hint: str
         raise UserError(msg)
 
 
-class _Files:
-    """Which files are there, and what their headers say, for one lot of stretches after the other.
+@dataclass
+class _File:
+    """A file that is looked up: whether it is there, and what its header says if that is asked and can be read."""
 
-    Files that hold many stretches are looked up once, as long as not too many others come between.
-    """
+    is_known: bool = False
+    is_there: bool = False
+    info: AudioInfo | None = None
 
-    def __init__(self) -> None:
-        self.there: dict[str, bool] = {}
-        self._headers: dict[str, AudioInfo | None] = {}
 
-    def look_up(self, stretches: list[Stretch]) -> None:
-        """Look up the files of some stretches."""
-        if len(self.there) > _KEPT_HEADERS:
-            self.there, self._headers = {}, {}
+def _look_up(stretches: Iterable[Stretch]) -> Iterator[tuple[Stretch, _File]]:
+    """Yield stretches with their files; a file of many is looked up once, unless too many others come between."""
+    files: dict[tuple[str, bool], _File] = {}
+    asked: deque[_File] = deque()
+    waiting: deque[tuple[Stretch, _File]] = deque()
+
+    def questions() -> Iterator[tuple[str, bool]]:
         for stretch in stretches:
-            name = stretch.utterance.audio
-            if name not in self.there:
-                self.there[name] = os.path.isfile(name)
-        wanted = dict.fromkeys(stretch.utterance.audio for stretch in stretches if stretch.file is None)
-        unread = [name for name in wanted if self.there[name] and name not in self._headers]
-        self._headers |= zip(unread, read_headers(unread), strict=True)
+            question = (stretch.utterance.audio, stretch.file is None)
+            file = files.get(question)
+            if file is not None:
+                waiting.append((stretch, file))
+                continue
+            if len(files) >= _KEPT_FILES:
+                files.clear()
+            files[question] = _File()
+            asked.append(files[question])
+            waiting.append((stretch, files[question]))
+            yield question
 
-    def info(self, stretch: Stretch) -> AudioInfo | None:
-        """Return what is known of a stretch's file, None where it cannot be read."""
-        name = stretch.utterance.audio
-        return (stretch.file or self._headers[name]) if self.there[name] else None
+    for is_there, info in map_in_processes(_look, questions()):
+        file = asked.popleft()
+        file.is_known, file.is_there, file.info = True, is_there, info
+        while waiting and waiting[0][1].is_known:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _look(question: tuple[str, bool]) -> tuple[bool, AudioInfo | None]:
+    """Return whether a file is there, and what its header says if that is asked and can be read."""
+    path, header = question
+    is_there = os.path.isfile(path)
+    return is_there, read_header(path) if is_there and header else None
 
 
 def _place(stretch: Stretch, info: AudioInfo | None, split: str, tally: Tally) -> bool:

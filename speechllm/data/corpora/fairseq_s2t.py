@@ -14,6 +14,7 @@ not. One physical line is one row.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,7 @@ class FairseqS2T:
                 check_language(language, "fairseq S2T")
         self.root, self.tables, self.source, self.target, self.name = Path(root), tables, source, target, name
         self.audio_root = audio_root
+        self._folder = os.path.abspath(self.root / audio_root)
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
@@ -103,7 +105,7 @@ class FairseqS2T:
         for path in self._found()[split]:
             rows = list(_rows(path, split, tally))
             slices = [found[1] for _, row in rows if (found := _SLICE.fullmatch(row["audio"]))]
-            files = list(dict.fromkeys(str(self._audio(name)) for name in slices))
+            files = [self._audio(name) for name in dict.fromkeys(slices)]
             infos = dict(zip(files, read_headers(files), strict=True))
             for where, row in rows:
                 stretch = self._stretch(row, where, split, tally)
@@ -139,7 +141,7 @@ class FairseqS2T:
             return None
         utterance = Utterance(
             id=row["id"] or audio,
-            audio=str(self._audio(name)),
+            audio=self._audio(name),
             offset_s=0.0,
             duration_s=0.0,
             source_language=source,
@@ -150,8 +152,8 @@ class FairseqS2T:
         )
         return Stretch(where, utterance, None)
 
-    def _audio(self, name: str) -> Path:
-        return (self.root / self.audio_root / name).absolute()
+    def _audio(self, name: str) -> str:
+        return os.path.join(self._folder, name)
 
     def _found(self) -> dict[str, list[Path]]:
         return find_splits(self.root, self.tables, ("{split}.tsv",), "table")
@@ -198,11 +200,11 @@ def _fields(line: str) -> list[str]:
     return fields
 
 
-def _features(path: Path, offset: int, where: str) -> str:
+def _features(path: str, offset: int, where: str) -> str:
     """Return why a row of an archive or an array cannot be read, and what to do instead."""
     start = b""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             file.seek(offset)
             start = file.read(4)
     except (OSError, ValueError, OverflowError):  # an offset that no file has

@@ -13,6 +13,7 @@ them, resampling aside; cuts that are mixed, padded or have features alone.
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ class LhotseCuts:
             raise UserError(msg)
         self.root, self.manifests, self.source, self.target, self.name = Path(root), manifests, source, target, name
         self.text, self.audio_root = text, audio_root
-        self._folder = str((self.root / audio_root).absolute())
+        self._folder = os.path.abspath(self.root / audio_root)
         self._codes: dict[str, str] = {}
 
     def options(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,12 @@ class Table:
             msg = f"There is no table of the split '{split}' in '{self.root}'."
             raise UserError(msg)
         (path,) = found[split]
+        folder = os.path.abspath(path.parent)
         stretches = Stretches(split, tally)
         columns: dict[str, None] = {}
         for row in read_rows(path, tally, whole=split not in LEARNED_SPLITS):
             columns |= dict.fromkeys(row.columns)
-            stretch = self._stretch(row, path, split, tally)
+            stretch = self._stretch(row, folder, split, tally)
             if stretch is not None:
                 stretches.add(stretch)
         _check_columns(path, list(columns), split)
@@ -92,7 +94,7 @@ class Table:
     def _found(self) -> dict[str, list[Path]]:
         return find_splits(self.root, dict(self.tables), [f"{{split}}{suffix}" for suffix in SUFFIXES], "table")
 
-    def _stretch(self, row: TableRow, path: Path, split: str, tally: Tally) -> Stretch | None:
+    def _stretch(self, row: TableRow, folder: str, split: str, tally: Tally) -> Stretch | None:
         """Return a row as an utterance of its own, None where it is left out."""
         if "audio" not in row.cells:
             leave_out(row.where, "no audio is named", split, tally)
@@ -117,7 +119,7 @@ class Table:
         stretch += f"+{duration_s:.3f}" if duration_s is not None else ""
         utterance = Utterance(
             id=row.cells.get("id", row.cells["audio"] + (stretch if "offset" in row.cells else "")),
-            audio=str((path.parent / row.cells["audio"]).absolute()),
+            audio=os.path.join(folder, row.cells["audio"]),
             offset_s=offset_s,
             duration_s=0.0,
             source_language=source,
