@@ -191,7 +191,7 @@ def _open(path: str | Path) -> soundfile.SoundFile:
 def _opened(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(source)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a name that ends in .raw
         msg = f"'{name}' cannot be decoded: {error} Convert it to flac or wav, or leave it out."
         raise AudioError(msg) from error
     if file.frames <= 0:

@@ -45,11 +45,16 @@ def main(args: Sequence[str] | None = None) -> None:
     command, rest = arguments[0], arguments[1:]
     try:
         _run(command, rest)
+    except KeyboardInterrupt as stop:
+        print(f"speechllm {command}: {stop or 'interrupted'}", file=sys.stderr)
+        raise SystemExit(130) from None
     except ValueError as error:
         cause = _user_error(error)
         if cause is None or os.environ.get("SPEECHLLM_TRACEBACK"):
             raise
-        print(f"speechllm {command}: error: {cause}", file=sys.stderr)
+        # torch puts the traceback of a data worker before the message of its error
+        message = str(cause).rstrip().rpartition("UserError: ")[2]
+        print(f"speechllm {command}: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from speechllm.audio import AudioError, audio_info, prepare_samples, read_audio
+import speechllm.audio
+from speechllm.audio import AudioError, audio_info, decode_audio, prepare_samples, read_audio
 from tests.corpora.must_c import tone
 
 
@@ -174,3 +175,35 @@ def test_real_clips_have_the_duration_of_their_list(shared_data, corpus):
         path = shared_data / corpus / row["audio"]
         assert audio_info(path).sampling_rate == int(row["sample_rate"]), path
         assert len(read_audio(path)) / 16_000 == pytest.approx(float(row["duration"]), abs=0.06), path
+
+
+def test_a_channel_can_be_chosen(tmp_path):
+    left, right = tone(0.2), tone(0.2, frequency_hz=880.0)
+    soundfile.write(tmp_path / "two.wav", np.stack([left, right], axis=1), 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "two.wav", channel=1).numpy(), right)
+    np.testing.assert_allclose(read_audio(tmp_path / "two.wav").numpy(), (left + right) / 2, atol=1e-7)
+    with pytest.raises(AudioError, match="has 2 channels, and channel 2 was asked for"):
+        read_audio(tmp_path / "two.wav", channel=2)
+
+
+def test_mixing_down_is_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(speechllm.audio, "_said_mixed_down", False)
+    soundfile.write(tmp_path / "two.wav", np.stack([tone(0.2)] * 2, axis=1), 16_000)
+    for _ in range(3):
+        read_audio(tmp_path / "two.wav")
+    assert caplog.text.count("two.wav' has 2 channels, of which the mean is taken") == 1
+
+
+def test_audio_in_memory_is_that_on_disk(tmp_path):
+    soundfile.write(tmp_path / "a.flac", tone(0.3, rate=22_050), 22_050)
+    content = (tmp_path / "a.flac").read_bytes()
+    torch.testing.assert_close(decode_audio(content, "a"), read_audio(tmp_path / "a.flac"), rtol=0, atol=0)
+    for broken in (b"", b"x" * 100, content[:200]):
+        with pytest.raises(AudioError, match="'member'"):
+            decode_audio(broken, "member")
+
+
+def test_a_file_that_is_called_raw(tmp_path):
+    (tmp_path / "a.raw").write_bytes(b"\0" * 1000)
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        read_audio(tmp_path / "a.raw")

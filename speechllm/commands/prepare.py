@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def prepare(
     exclude: Path | None = None,
     shards: str | None = None,
     shard_utterances: int = 500,
-    workers: int = 2,
+    workers: int | None = None,
     **options: Any,
 ) -> None:
     """Write the manifests of a corpus, and print what they hold and what was rejected.
@@ -52,7 +53,7 @@ def prepare(
         shards: Folder or address (s3://bucket/folder) to write the corpus to as shards, for training from object
             storage or slow disks; read by ShardedDataModule.
         shard_utterances: Utterances of a shard.
-        workers: Processes that decode audio, for --check and --shards.
+        workers: Processes that decode audio, for --check and --shards; one a core where not given.
         **options: Options of the corpus's datamodule.
 
     Raises:
@@ -83,7 +84,7 @@ def prepare(
     if shards is not None:
         from speechllm.data.shards import write_shards
 
-        written = write_shards(folder, shards, shard_utterances, workers)
+        written = write_shards(folder, shards, shard_utterances, workers or len(os.sched_getaffinity(0)))
         counts = ", ".join(f"{split} {len(some)}" for split, some in written["shards"].items())
         print(f"Shards: {shards} ({counts})")
 

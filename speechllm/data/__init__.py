@@ -1,7 +1,7 @@
 """Corpora: files on disk in, batches out.
 
-Every datamodule can be imported from here and named in a recipe by its bare name; a file in ``corpora`` that defines one
-is found by itself. They are looked up when they are asked for, since they load Lightning.
+Every datamodule can be imported from here and named in a recipe by its bare name; a file in ``corpora`` that defines
+one is found by itself. They are looked up when they are asked for, since they load Lightning.
 """
 
 from typing import Any

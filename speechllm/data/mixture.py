@@ -28,6 +28,7 @@ class MixtureDataModule(SpeechDataModule):
             Every row once an epoch where neither they nor a temperature are given.
         temperature: Shares in proportion to the number of rows to the power of 1 / temperature: 1 leaves them, larger
             values raise small parts, up to equal shares.
+        test_parts: Datamodules whose test sets are scored after those of the parts, and that are not trained on.
         **kwargs: Options of :class:`speechllm.data.base.SpeechDataModule`.
     """
 
@@ -36,6 +37,7 @@ class MixtureDataModule(SpeechDataModule):
         parts: list[SpeechDataModule],
         weights: list[float] | None = None,
         temperature: float | None = None,
+        test_parts: list[SpeechDataModule] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,10 +54,11 @@ class MixtureDataModule(SpeechDataModule):
             msg = f"`temperature` must be above 0, but is {temperature}."
             raise UserError(msg)
         self.parts, self.weights, self.temperature = parts, weights, temperature
+        self.test_parts = test_parts or []
 
     def prepare_data(self) -> None:
         """Prepare every part."""
-        for part in self.parts:
+        for part in [*self.parts, *self.test_parts]:
             part.prepare_data()
 
     def train_rows(self) -> TrainingRows:
@@ -76,7 +79,8 @@ class MixtureDataModule(SpeechDataModule):
 
     def eval_rows(self, kind: str) -> Rows:
         """Return the parts' rows of ``"dev"`` or ``"test"``, one part after the other."""
-        return JoinedRows([part.eval_rows(kind) for part in self.parts])
+        parts = [*self.parts, *self.test_parts] if kind == "test" else self.parts
+        return JoinedRows([part.eval_rows(kind) for part in parts])
 
 
 def part_shards(part: TrainingRows) -> NDArray[np.int64]:

@@ -251,6 +251,16 @@ def test_parts_of_a_mixture_are_weighed(must_c, tmp_path, options, rows):
     assert (corpora.count("must_c"), corpora.count("covost2")) == rows
 
 
+def test_a_mixture_scores_what_it_is_not_trained_on(must_c, tmp_path):
+    covost2 = CoVoST2DataModule(str(write_covost2(tmp_path / "covost2")), num_workers=0)
+    datamodule = MixtureDataModule([prepared(must_c)], test_parts=[covost2], num_workers=0)
+    datamodule.prepare_data()
+    assert {name for batch in datamodule.train_dataloader() for name in batch.corpora} == {"must_c"}
+    assert {name for batch in datamodule.val_dataloader() for name in batch.corpora} == {"must_c"}
+    tested = [name for batch in datamodule.test_dataloader() for name in batch.corpora]
+    assert (tested.count("must_c.tst-COMMON"), tested.count("covost2")) == (5, 3)
+
+
 def audio_of(loader):
     """Return each row's audio by id and task."""
     return {
