@@ -325,3 +325,27 @@ def test_a_model_in_bfloat16_works_without_a_trainer(adapter, build, eight):
     model = build(encoder=encoder, adapter={"name": adapter, **ADAPTERS.get(adapter).tiny}, decoder=decoder).eval()
     assert len(model.decode(eight, num_beams=1)) == len(eight)
     assert model.losses(eight).llm.isfinite().all()
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "full"])
+def test_utterances_of_the_same_audio_are_encoded_once(build, eight, tuning):
+    """Losses, gradients and hypotheses are those of encoding each; the encoder sees each audio once."""
+    shared = eight.select([0, 1, 0, 2, 2, 1])
+    shared.audio_of = [0, 1, 0, 3, 3, 1]
+    shared.transcripts = [f"text {place}" for place in range(6)]
+    results = {}
+    for name, audio_of in (("once", shared.audio_of), ("each", list(range(6)))):
+        shared.audio_of = audio_of
+        model = build(encoder={**SPECS["encoder"], "tuning": tuning}).eval()
+        seen = []
+        model.encoder.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        losses = model.losses(shared)
+        losses.llm.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results[name] = (losses.llm.detach(), gradient, [h.text for h in model.decode(shared, 1)], seen)
+    once, each = results["once"], results["each"]
+    assert once[3] == [3, 3]
+    assert each[3] == [6, 6]
+    torch.testing.assert_close(once[0], each[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(once[1], each[1], rtol=1e-3, atol=1e-5)
+    assert once[2] == each[2]
