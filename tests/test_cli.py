@@ -134,6 +134,8 @@ def test_run_folders(recipe, capsys):
     main(["validate", "--config", "tiny.yaml"])
     main(["test", "--config", "runs/tiny/config.yaml", "--run_dir", "runs/tiny"])
     assert Path("runs/tiny/test/report.txt").read_text().startswith("metric")
+    main(["test", "--config", "tiny.yaml", "--data.test_noise_snr", "5"])
+    assert Path("runs/tiny/test_white_5dB/report.txt").read_text().startswith("metric")
     assert "There is no last checkpoint" in fails(
         capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last"
     )

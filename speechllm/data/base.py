@@ -1,5 +1,6 @@
 """What every datamodule of the package does: batches from rows, wherever the rows come from."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,6 +194,14 @@ class SpeechDataModule(LightningDataModule):
         if self.test_noise_snr is None:
             return None
         return partial(_in_noise, Noise(self.test_noise, "test_noise"), self.test_noise_snr)
+
+    @property
+    def test_name(self) -> str:
+        """Name of the folder of test results: one of its own for each noise, so that the clean ones stay."""
+        if self.test_noise_snr is None:
+            return "test"
+        noise = re.sub(r"\W+", "_", self.test_noise).strip("_")
+        return f"test_{noise}_{self.test_noise_snr:g}dB"
 
     @property
     def training_batches(self) -> int | None:

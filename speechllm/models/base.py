@@ -264,7 +264,8 @@ class SpeechToText(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Score every utterance once, write predictions and metrics, and print the table."""
         predictions, wall_s = self._gather_predictions()
-        folder = Path(self.trainer.default_root_dir) / "test"
+        datamodule = getattr(self.trainer, "datamodule", None)
+        folder = Path(self.trainer.default_root_dir) / getattr(datamodule, "test_name", "test")
         if self.trainer.is_global_zero:  # first of all: a metric that fails must not lose what was decoded
             write_predictions(folder / "predictions.jsonl", predictions)
         scores = score(predictions, self.metric_specs)

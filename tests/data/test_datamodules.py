@@ -294,6 +294,12 @@ def test_test_audio_in_noise(must_c):
     clean = audio_of(prepared(must_c).test_dataloader())
     noisy = audio_of(prepared(must_c, test_noise_snr=5.0).test_dataloader())
     again = audio_of(prepared(must_c, test_noise_snr=5.0, seed=7, num_workers=2).test_dataloader())
+    assert prepared(must_c, test_noise_snr=5.0).test_name == "test_white_5dB"
+    assert (
+        prepared(must_c, test_noise_snr=-2.5, test_noise="babble:data/musan").test_name
+        == "test_babble_data_musan_-2.5dB"
+    )
+    assert prepared(must_c).test_name == "test"
     for key, audio in noisy.items():
         assert torch.equal(audio, again[key]), "every system hears the same"
         if len(audio):
