@@ -7,8 +7,9 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -32,7 +33,8 @@ TRIES = 10
 log = logging.getLogger(__name__)
 
 
-class Stretch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stretch:
     """A stretch of an audio file.
 
     Attributes:
@@ -174,7 +176,7 @@ def _lines(path: Path, read: Callable[[str], Stretch]) -> Iterator[Stretch]:
                 if line.strip():
                     stretch = _parsed(read, line.strip(), f"'{path}', line {number}")
                     beside = os.path.join(path.parent, stretch.path)
-                    yield stretch._replace(path=beside) if os.path.isfile(beside) else stretch
+                    yield replace(stretch, path=beside) if os.path.isfile(beside) else stretch
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         msg = f"'{path}', after line {number}: {error}. Give a list or manifest in UTF-8, or fetch the file anew."
         raise UserError(msg) from error
