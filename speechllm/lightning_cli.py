@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.data import datamodules
+from speechllm.data.augment import Augmentation
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText
@@ -96,7 +97,7 @@ class Parser(LightningArgumentParser):
 def _options(parser: LightningArgumentParser) -> set[str]:
     """Return the names of all options: the parser's own, and those of models and datamodules."""
     options = {name.lstrip("-") for action in parser._actions for name in action.option_strings}
-    classes = [SpeechToText, SpeechDataModule]
+    classes = [SpeechToText, SpeechDataModule, Augmentation]
     while classes:
         current = classes.pop()
         options |= set(inspect.signature(current).parameters)
@@ -139,8 +140,9 @@ class SpeechCLI(LightningCLI):
             config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
             )
-        if "init_args" in config.get("model", {}):
-            config.model.init_args = _with_nulls(config.model.init_args)
+        for part in ("model", "data"):
+            if "init_args" in config.get(part, {}):
+                config[part].init_args = _with_nulls(config[part].init_args)
         if config.ckpt_path == "last":
             config.ckpt_path = str(_last_checkpoint(run_dir))
         if self.subcommand == "fit":

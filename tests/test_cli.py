@@ -135,7 +135,13 @@ def test_run_folders(recipe, capsys):
     main(["test", "--config", "runs/tiny/config.yaml", "--run_dir", "runs/tiny"])
     assert Path("runs/tiny/test/report.txt").read_text().startswith("metric")
     main(["test", "--config", "tiny.yaml", "--data.test_noise_snr", "5"])
-    assert Path("runs/tiny/test_white_5dB/report.txt").read_text().startswith("metric")
+    assert "tst-COMMON+white_5dB" in Path("runs/tiny/test_white_5dB/report.txt").read_text()
+    noisy = ["--data.augment", "{noise: white, gain_db: [-6, 0]}", "--data.augment.noise", "null"]
+    main(["fit", "--config", "tiny.yaml", "--run_dir", "runs/noisy", *noisy])
+    augment = yaml.safe_load(Path("runs/noisy/config.yaml").read_text())["data"]["init_args"]["augment"]
+    assert (augment.get("noise"), augment["gain_db"]) == (None, [-6.0, 0.0])
+    message = fails(capsys, "fit", "--config", "tiny.yaml", "--run_dir", "runs/x", "--data.augment", "{nois: white}")
+    assert "Did you mean 'noise'" in message
     assert "There is no last checkpoint" in fails(
         capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last"
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from speechllm.batch import Batch
-from speechllm.data.augment import Augmentation, Augmenter
+from speechllm.data.augment import SNR_DB, Augmentation, Augmenter
 from speechllm.data.dataset import SpeechDataset
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
 from speechllm.data.noise import Noise
@@ -96,10 +96,15 @@ class SpeechDataModule(LightningDataModule):
         self._eval: dict[str, Rows] = {}
         self._sampler: TrainingSampler | None = None
         self._state: dict[str, Any] | None = None
+        self._augmenter: Augmenter | None = None
+        self._noise: Noise | None = None
         for name, least in (("max_utterances", 1), ("num_buckets", 1), ("buffer_shards", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 msg = f"`{name}` must be at least {least}, but is {getattr(self, name)}."
                 raise UserError(msg)
+        if test_noise_snr is not None and not SNR_DB[0] <= test_noise_snr <= SNR_DB[1]:
+            msg = f"`test_noise_snr` must be from {SNR_DB[0]:g} to {SNR_DB[1]:g} dB, but is {test_noise_snr}."
+            raise UserError(msg)
         for name in ("batch_seconds", "eval_batch_seconds", "quadratic_duration_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -124,9 +129,12 @@ class SpeechDataModule(LightningDataModule):
             UserError: If a manifest is absent or damaged, or no row is left.
         """
         if stage == "fit":
+            self._augmenter = None if self.augment is None else Augmenter(self.augment)
             self._train = self.train_rows()
             if self.trainer is None or self.trainer.limit_val_batches == 0:
                 return
+        if stage in ("test", "predict"):
+            self._noise = None if self.test_noise_snr is None else Noise(self.test_noise, "test_noise")
         self._eval_rows("dev" if stage in ("fit", "validate") else "test")
 
     @property
@@ -187,21 +195,28 @@ class SpeechDataModule(LightningDataModule):
         self._state = state_dict
 
     def _training_augmentation(self) -> Callable[[Tensor, int, str, str], Tensor] | None:
-        return None if self.augment is None else partial(_augmented, Augmenter(self.augment), self.seed)
+        if self.augment is None:
+            return None
+        self._augmenter = self._augmenter or Augmenter(self.augment)
+        return partial(_augmented, self._augmenter, self.seed)
 
     def _test_noise(self) -> Callable[[Tensor, int, str, str], Tensor] | None:
         """Return what adds noise to test audio, the same for every system and seed."""
         if self.test_noise_snr is None:
             return None
-        return partial(_in_noise, Noise(self.test_noise, "test_noise"), self.test_noise_snr)
+        self._noise = self._noise or Noise(self.test_noise, "test_noise")
+        return partial(_in_noise, self._noise, self.test_noise_snr)
+
+    @property
+    def _noise_label(self) -> str:
+        """Noise of the test audio, as names of results carry it; empty where there is none."""
+        noise = re.sub(r"\W+", "_", self.test_noise).strip("_")
+        return "" if self.test_noise_snr is None else f"{noise}_{self.test_noise_snr:g}dB"
 
     @property
     def test_name(self) -> str:
         """Name of the folder of test results: one of its own for each noise, so that the clean ones stay."""
-        if self.test_noise_snr is None:
-            return "test"
-        noise = re.sub(r"\W+", "_", self.test_noise).strip("_")
-        return f"test_{noise}_{self.test_noise_snr:g}dB"
+        return f"test_{self._noise_label}" if self._noise_label else "test"
 
     @property
     def training_batches(self) -> int | None:
@@ -218,8 +233,11 @@ class SpeechDataModule(LightningDataModule):
     def _eval_dataloader(self, kind: str) -> DataLoader[Batch]:
         rows = self._eval_rows(kind)
         sampler = EvaluationSampler(rows.durations_s, self.eval_batch_seconds, self.max_utterances, *self._world())
+        dataset = SpeechDataset(rows, keep_unreadable=True)
+        if kind == "test" and self.test_noise_snr is not None:
+            dataset = SpeechDataset(rows, True, augment=self._test_noise(), suffix=f"+{self._noise_label}")
         return DataLoader(
-            SpeechDataset(rows, True, augment=self._test_noise() if kind == "test" else None),
+            dataset,
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,

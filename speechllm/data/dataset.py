@@ -33,6 +33,7 @@ class SpeechDataset(Dataset[Batch]):
         buffer_shards: Shards that are held in memory; 0 reads each clip in a shard for itself.
         augment: Changes the audio of an utterance, given an epoch, the name of the corpus and the id: the same for the
             same three, whatever the worker and the batch.
+        suffix: What the names of corpora are followed by in batches.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class SpeechDataset(Dataset[Batch]):
         keep_unreadable: bool,
         buffer_shards: int = 0,
         augment: Callable[[Tensor, int, str, str], Tensor] | None = None,
+        suffix: str = "",
     ) -> None:
-        self.rows, self.keep_unreadable, self.augment = rows, keep_unreadable, augment
+        self.rows, self.keep_unreadable, self.augment, self.suffix = rows, keep_unreadable, augment, suffix
         self._shards = ShardReader(buffer_shards)
 
     def __getitem__(self, draw: Draw) -> Batch:
@@ -79,7 +81,7 @@ class SpeechDataset(Dataset[Batch]):
             target_languages=[row.target_language for _, row in rows],
             transcripts=[utterance.transcript for utterance in utterances],
             translations=[row.utterance.translations.get(row.target_language, "") for _, row in rows],
-            corpora=[row.corpus for _, row in rows],
+            corpora=[row.corpus + self.suffix for _, row in rows],
             rows=[number for number, _ in rows],
             audio_of=audio_of,
             skipped=skipped,

@@ -139,6 +139,7 @@ def test_validation_takes_a_fixed_evenly_spaced_subset(must_c):
         ({"batch_seconds": 0.0}, "`batch_seconds` must be above 0"),
         ({"max_utterances": 0}, "`max_utterances` must be at least 1"),
         ({"num_workers": -1}, "`num_workers` must be at least 0"),
+        ({"test_noise_snr": 90.0}, "`test_noise_snr` must be from -30 to 60 dB"),
         ({"max_val_utterances": 0}, "`max_val_utterances` must be at least 1"),
         ({"min_duration_s": 5.0, "max_duration_s": 2.0}, "`min_duration_s`"),
     ],
@@ -300,6 +301,12 @@ def test_test_audio_in_noise(must_c):
         == "test_babble_data_musan_-2.5dB"
     )
     assert prepared(must_c).test_name == "test"
+    (batch,) = prepared(must_c, test_noise_snr=5.0).test_dataloader()
+    assert set(batch.corpora) == {"must_c.tst-COMMON+white_5dB"}
+    with pytest.raises(UserError, match="test_noise: nowhere"):
+        prepared(must_c, test_noise_snr=5.0, test_noise="nowhere").setup("test")
+    with pytest.raises(UserError, match=r"augment\.noise: nowhere"):
+        prepared(must_c, augment=Augmentation(noise="nowhere")).setup("fit")
     for key, audio in noisy.items():
         assert torch.equal(audio, again[key]), "every system hears the same"
         if len(audio):
