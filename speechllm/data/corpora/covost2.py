@@ -180,11 +180,11 @@ class CoVoST2:
             utterances = self._read_source(source, folder, split, tally)
             yield from with_durations(utterances, split, tally, clip_durations(folder, split))
 
-    def _read_source(self, source: str, folder: Path, split: str, tally: Tally) -> list[Utterance]:
-        """Return the utterances of a language, durations missing."""
+    def _read_source(self, source: str, folder: Path, split: str, tally: Tally) -> Iterator[Utterance]:
+        """Yield the utterances of a language, durations missing."""
         learned = split in LEARNED_SPLITS
-        clips = (folder / "clips").absolute()
-        utterances: dict[tuple[str, int], Utterance] = {}
+        rows: dict[tuple[str, int], _Row] = {}
+        translations: dict[tuple[str, int], dict[str, str]] = {}
         unusable: Counter[tuple[str, int]] = Counter()
         scored_speakers: set[str] = set()
         for target in self.targets[source]:
@@ -195,19 +195,35 @@ class CoVoST2:
                 if learned and times[row.clip] > 1:
                     tally.rejected["the same clip again"] += 1
                     continue
-                if key not in utterances:
-                    utterances[key] = self._utterance(source, row, f"{clips}/{row.clip}", times[row.clip], tally)
+                rows.setdefault(key, row)
+                texts = translations.setdefault(key, {})
                 if learned and not is_translation(row.translation):
                     unusable[key] += 1
                 else:
-                    utterances[key].translations[target] = row.translation
-        kept = [utterance for utterance in utterances.values() if utterance.translations]
-        if len(kept) < len(utterances):
-            tally.rejected["translation is empty or REMOVE"] += len(utterances) - len(kept)
-        if partly := sum(count for key, count in unusable.items() if utterances[key].translations):
+                    texts[target] = row.translation
+        kept = [key for key, texts in translations.items() if texts]
+        if len(kept) < len(rows):
+            tally.rejected["translation is empty or REMOVE"] += len(rows) - len(kept)
+        if partly := sum(count for key, count in unusable.items() if translations[key]):
             tally.changed["translation into one language is empty or REMOVE, and left out"] += partly
-        self._count_shared_speakers(source, kept, scored_speakers, tally)
-        return kept
+        self._count_shared_speakers(source, [rows[key].speaker for key in kept], scored_speakers, tally)
+        clips = (folder / "clips").absolute()
+        for clip, time in kept:
+            row = rows.pop((clip, time))
+            transcript = unquote(row.sentence) if self.clean_transcript else row.sentence
+            if transcript != row.sentence:
+                tally.changed["quotes around the sentence taken off"] += 1
+            yield Utterance(
+                id=clip_id(clip, time, tally),
+                audio=f"{clips}/{clip}",
+                offset_s=0.0,
+                duration_s=0.0,
+                source_language=source,
+                transcript=transcript,
+                translations=translations.pop((clip, time)),
+                speaker=row.speaker,
+                corpus=self.name,
+            )
 
     def _read_pair(
         self, source: str, target: str, folder: Path, split: str, tally: Tally, scored_speakers: set[str]
@@ -271,32 +287,14 @@ class CoVoST2:
                     tally.changed["no sentence in Common Voice, and the transcript is empty"] += 1
                     yield _Row(clip, "", translation, "")
 
-    def _utterance(self, source: str, row: _Row, audio: str, time: int, tally: Tally) -> Utterance:
-        transcript = unquote(row.sentence) if self.clean_transcript else row.sentence
-        if transcript != row.sentence:
-            tally.changed["quotes around the sentence taken off"] += 1
-        return Utterance(
-            id=clip_id(row.clip, time, tally),
-            audio=audio,
-            offset_s=0.0,
-            duration_s=0.0,
-            source_language=source,
-            transcript=transcript,
-            speaker=row.speaker,
-            corpus=self.name,
-        )
-
-    def _count_shared_speakers(
-        self, source: str, utterances: list[Utterance], scored_speakers: set[str], tally: Tally
-    ) -> None:
+    def _count_shared_speakers(self, source: str, speakers: list[str], scored: set[str], tally: Tally) -> None:
         """Count and warn of training clips whose speakers are scored: ``train_covost`` was added later."""
-        scored_speakers.discard("")
-        shared = [utterance.speaker for utterance in utterances if utterance.speaker in scored_speakers]
+        shared = [speaker for speaker in speakers if speaker and speaker in scored]
         if shared:
             tally.changed["the speaker is in dev or test too, and the clip is kept"] += len(shared)
             log.warning(
                 "CoVoST 2 %s: %d of %d training clips are of %d speakers who are in dev or test too.",
-                *(source, len(shared), len(utterances), len(set(shared))),
+                *(source, len(shared), len(speakers), len(set(shared))),
             )
 
     def _split_of(self, name: str) -> str | None:
