@@ -14,6 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from speechllm.audio_levels import hidden_frames, lost_frames
 from speechllm.batch import SAMPLE_RATE
 from speechllm.errors import UserError
 
@@ -83,7 +84,8 @@ def read_audio(
 
     Raises:
         AudioError: If the file is missing, not audio, empty, damaged or shorter than its header says, if it holds
-            values that are not finite, or if the segment begins past its end or the channel is not there.
+            values that are not finite, or if the segment begins past its end or the channel is not there. A wav file
+            that is cut off, or longer than its header says, is refused only where its end is asked for.
     """
     if offset_s < 0 or (duration_s is not None and not duration_s > 0):
         msg = f"A segment needs a start of at least 0 s and a duration above 0 s; got {offset_s} s and {duration_s} s."
@@ -127,6 +129,8 @@ def _segment(
             f"{len(samples) / rate:.3f} s can be decoded. Fetch or convert the file anew."
         )
         raise AudioError(msg)
+    if start + wanted >= file.frames - HEADER_TOLERANCE_S * rate:
+        _check_end(file, name)
     if channel is None and file.channels > 1:
         _say_mixed_down(name, file.channels)
     try:
@@ -134,6 +138,15 @@ def _segment(
     except AudioError as error:
         msg = f"'{name}' cannot be used: {error}"
         raise AudioError(msg) from error
+
+
+def _check_end(file: soundfile.SoundFile, name: str) -> None:
+    """Check that a wav file ends where its header says; decoders see to other formats."""
+    for frames, what in ((lost_frames(file), "ends {} before"), (hidden_frames(file), "goes on for {} after")):
+        if frames > HEADER_TOLERANCE_S * file.samplerate:
+            how = what.format(f"{frames / file.samplerate:.3f} s")
+            msg = f"'{name}' {how} the end that its header names. Fetch or convert the file anew."
+            raise AudioError(msg)
 
 
 def _say_mixed_down(name: str, channels: int) -> None:

@@ -28,6 +28,12 @@ UNKNOWN_LENGTH = 0x7F000000
 """Bytes of wav data from which a header means that its writer, a pipe, did not know the length."""
 
 _SHORT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+_LONG_WAV = re.compile(
+    r"^Length : (?P<file>\d+)$(?s:.*)^data : (?P<data>\d+)\n"
+    r"(?:\W*Unknown chunk marker|\*\*\* .{4} : \d+ \(unknown marker\)\n(?:Request .*\n)?\*\*\* Chunk size)",
+    re.MULTILINE,
+)
+"""What libsndfile says where data is followed neither by another chunk nor by the end of the file."""
 
 
 class Outcome(IntEnum):
@@ -153,7 +159,7 @@ def measure(job: Job) -> Measurements:
                 found["rate"], found["channels"], found["frames"] = file.samplerate, file.channels, max(0, file.frames)
                 if file.frames <= 0:
                     return _set(found, Outcome.UNDECODABLE, "it holds no samples")
-                found["lost"] = _lost_frames(file)
+                found["lost"] = lost_frames(file)
                 healthy = True
                 while waiting and healthy:  # a decoder that gave up is replaced for the stretches that are left
                     number = waiting.pop(0)
@@ -166,6 +172,22 @@ def measure(job: Job) -> Measurements:
 def measure_packed(job: Job) -> bytes:
     """Return what :func:`measure` does as bytes, which pass between processes far faster than an array's type."""
     return measure(job).tobytes()
+
+
+def lost_frames(file: soundfile.SoundFile) -> int:
+    """Return the frames that a wav file's header promises beyond the file's end; libsndfile takes them back itself."""
+    if file.format not in ("WAV", "WAVEX") or not (said := _SHORT_WAV.search(file.extra_info)):
+        return 0
+    promised, there = int(said[1]), int(said[2])
+    return (promised - there) * file.frames // there if there < promised < UNKNOWN_LENGTH and there else 0
+
+
+def hidden_frames(file: soundfile.SoundFile) -> int:
+    """Return the frames that a wav file holds behind the end that its header names, where libsndfile sees no chunk."""
+    if file.format not in ("WAV", "WAVEX") or not (said := _LONG_WAV.search(file.extra_info)):
+        return 0
+    length, data = int(said["file"]), int(said["data"])
+    return (length - data) * file.frames // data if data else 0
 
 
 def _measure_stretch(file: soundfile.SoundFile, stretch: Stretch, found: Measurements, number: int) -> bool:
@@ -242,14 +264,6 @@ class _Levels:
             ("content", int.from_bytes(self.content.digest(), "little")),
         ):
             found[name][number] = value
-
-
-def _lost_frames(file: soundfile.SoundFile) -> int:
-    """Return the frames that a wav file's header promises beyond the file's end; libsndfile takes them back itself."""
-    if file.format not in ("WAV", "WAVEX") or not (said := _SHORT_WAV.search(file.extra_info)):
-        return 0
-    promised, there = int(said[1]), int(said[2])
-    return (promised - there) * file.frames // there if there < promised < UNKNOWN_LENGTH and there else 0
 
 
 def _set(found: Measurements, outcome: Outcome, message: str = "") -> Measurements:

@@ -102,6 +102,52 @@ def test_file_shorter_than_its_header_is_refused(tmp_path):
         read_audio(tmp_path / "cut.flac")
 
 
+def wav_of(claimed, content):
+    """Return a 16-bit mono wav file whose header claims another number of samples."""
+    start = content.index(b"data") + 4
+    return content[:start] + struct.pack("<I", 2 * claimed) + content[start + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "left", "message"),
+    [
+        (64_000, 40_000, "ends 1.500 s before the end that its header names"),
+        (128_000, 64_000, "ends 4.000 s before"),
+        (16_000, 64_000, r"goes on for 3.00\d s after the end that its header names"),
+    ],
+)
+def test_a_wav_file_that_does_not_end_where_its_header_says_is_refused_there(tmp_path, claimed, left, message):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(4.0), 16_000, format="WAV")
+    path = tmp_path / "lie.wav"
+    path.write_bytes(wav_of(claimed, buffer.getvalue())[: 44 + 2 * left])
+    with pytest.raises(AudioError, match=rf"lie\.wav' {message}"):
+        read_audio(path)
+    with pytest.raises(AudioError, match=message):
+        read_audio(path, offset_s=0.5, duration_s=60.0)
+    np.testing.assert_allclose(read_audio(path, offset_s=0.25, duration_s=0.25), tone(4.0)[4_000:8_000], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "tail"),
+    [
+        (0x7FFFFFFF, b""),
+        (64_000, b"LIST" + struct.pack("<I", 20_000) + b"INFO" + bytes(19_996)),
+        (64_000, b"mine" + struct.pack("<I", 20_000) + bytes(20_000)),
+        (64_000, bytes(20_000)),
+        (64_000, b"rubbish"),
+        (60_900, b""),
+        (67_100, b""),
+    ],
+    ids=["pipe", "metadata", "unknown chunk", "zeros", "rubbish", "a bit too short", "a bit too long"],
+)
+def test_what_may_stand_behind_the_samples_of_a_wav_file(tmp_path, claimed, tail):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(4.0), 16_000, format="WAV")
+    (tmp_path / "a.wav").write_bytes(wav_of(claimed, buffer.getvalue()) + tail)
+    assert len(read_audio(tmp_path / "a.wav")) == min(claimed, 64_000)
+
+
 def test_header_that_claims_terabytes_allocates_nothing(tmp_path):
     """A flac header has 36 bits for the number of samples; here it claims 68 billion of them."""
     soundfile.write(tmp_path / "lie.flac", tone(0.5), 16_000)
