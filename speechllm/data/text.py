@@ -1,7 +1,11 @@
-"""Named cleaners of transcripts: what was not said is taken out. Translations are references, and are never cleaned."""
+"""Named cleaners of transcripts: what was not said is taken out, or text is brought to one form.
+
+Translations are references, and are never cleaned.
+"""
 
 import html
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -20,6 +24,15 @@ _ANNOTATION = re.compile(
 _MUSIC = re.compile(f"[{_NOTES}\ufe0f]+")
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _DASHES = re.compile(r"\s*(?:-{2,}|[–—]|-(?=\s|$))[\s–—-]*")
+
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+_HALF_WIDTH_KANA = re.compile("[\uff66-\uff9f]+")
+# What is written and not spoken, but for a point within a number.
+_JAPANESE_PUNCTUATION = re.compile(
+    r"""(?<!\d)\.|\.(?!\d)|[、。・…‥,!?;:"'`‘’“”«»≪≫()\[\]{}<>〈〉《》「」『』【】〔〕｢｣､｡･〜~‐–—―─\-♪♬♫★☆●○◆◇■□▲△▼▽※→←↑↓‼⁉]"""
+)
+_MLC_SLM_PUNCTUATION = re.compile(r"""[!"#$%&()*+,./:;<=>?@\[\\\]^_`{|}~。、？！・¿¡，]""")
 
 _LABEL = re.compile(r"[\s–—-]*([^\W\d_][^:]{0,58}):(?:\s+|$)")
 _ROLES = frozenset(
@@ -92,13 +105,49 @@ def whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
+def quotes(text: str) -> str:
+    """Take off the quotes that an export put around a sentence, as Common Voice's lists up to release 9 do.
+
+    Inner quotes are doubled there. Quotes that belong to the sentence stay.
+    """
+    quoted = _QUOTED.fullmatch(text)
+    return quoted[1].replace('""', '"') if quoted else text
+
+
+def japanese(text: str) -> str:
+    """Bring Japanese to one form of width, without punctuation.
+
+    Letters, digits and signs become half-width, and katakana full-width; punctuation, brackets, quotes and the marks of
+    subtitles (♪, ★, →) are taken out, spaces left single. Digits stay digits.
+    """
+    text = _HALF_WIDTH_KANA.sub(lambda kana: unicodedata.normalize("NFKC", kana[0]), text)
+    return " ".join(_JAPANESE_PUNCTUATION.sub("", text.translate(_FULL_WIDTH)).split())
+
+
+def mlc_slm(text: str) -> str:
+    """Take out capitals and punctuation, as the baseline of MLC-SLM does (spec section 17.5).
+
+    Apostrophes and hyphens stay. Signs are taken out, not replaced: ``3.5`` becomes ``35``.
+    """
+    return " ".join(_MLC_SLM_PUNCTUATION.sub("", text.lower()).split())
+
+
+def lowercase(text: str) -> str:
+    """Write everything in small letters."""
+    return text.lower()
+
+
 CLEANERS: dict[str, Callable[[str], str]] = {
+    "quotes": quotes,
     "entities": entities,
     "annotations": annotations,
     "music": music,
     "speaker_prefixes": speaker_prefixes,
     "dashes": dashes,
     "whitespace": whitespace,
+    "japanese": japanese,
+    "mlc_slm": mlc_slm,
+    "lowercase": lowercase,
 }
 """Cleaners by name, in the order in which they are applied."""
 

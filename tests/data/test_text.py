@@ -6,6 +6,13 @@ from speechllm.data.text import CLEANERS, UNSPOKEN, annotations, check_cleaners,
 from speechllm.errors import UserError
 
 CASES = {
+    "quotes": [
+        ('"He said ""no""."', 'He said "no".'),
+        ('"No", he said, "no"', '"No", he said, "no"'),
+    ],
+    "japanese": [("ＮＨＫの、ｱｻ「ドラ」♪", "NHKのアサドラ"), ("3.5％　です。", "3.5% です")],
+    "mlc_slm": [("It's 3.5, well-known!", "it's 35 well-known"), ("¿Qué? 你好。", "qué 你好")],
+    "lowercase": [("I'D BETTER GO", "i'd better go"), ("ÄÖ", "äö")],
     "annotations": [
         ("Thank you. (Laughter)", "Thank you."),
         ("(Applause) (Music) Hello.", "Hello."),
@@ -82,13 +89,14 @@ def test_every_cleaner_is_tested_and_explained():
 
 def test_the_order_of_names_does_not_matter():
     text = "(Laughter) Chris Anderson: (Applause) -- R&amp;D ♫ la ♫\u2028now"
-    assert clean(text, list(CLEANERS)) == clean(text, list(CLEANERS)[::-1]) == "R&D la now"
+    names = [*UNSPOKEN, "speaker_prefixes"]
+    assert clean(text, names) == clean(text, names[::-1]) == "R&D la now"
     assert clean("&lt;&#9835;&gt;", ["music", "entities"]) == ""
     assert check_cleaners(["whitespace", "annotations", "whitespace"]) == ["annotations", "whitespace"]
 
 
 def test_the_safe_ones_take_out_no_word_outside_of_brackets():
-    assert set(CLEANERS) - set(UNSPOKEN) == {"speaker_prefixes"}
+    assert set(CLEANERS) - set(UNSPOKEN) == {"speaker_prefixes", "quotes", "japanese", "mlc_slm", "lowercase"}
     text = "-- Bruno Giussani: ♫ well (so to say), 5 > 3 & &amp; (Applause) the   end"
     assert clean(text, UNSPOKEN) == "Bruno Giussani: well (so to say), 5 > 3 & & the end"
 
@@ -98,7 +106,7 @@ def test_no_cleaner_leaves_a_text_as_it_is():
 
 
 def test_unknown_names_have_a_near_match():
-    with pytest.raises(UserError, match=r"'anotations'\. Did you mean 'annotations'\? Known: entities, annotations"):
+    with pytest.raises(UserError, match=r"'anotations'\. Did you mean 'annotations'\? Known: quotes, entities, annotations"):
         clean("Hi.", ["anotations"])
 
 

@@ -9,13 +9,14 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechllm.data.clips import with_durations
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
+from speechllm.data.text import check_cleaners, clean
 from speechllm.data.text_files import read_table
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
@@ -25,17 +26,6 @@ SPLITS = ("train", "dev", "test")
 TRAIN_SPLITS = ("train", "validated")
 
 _RELEASE = re.compile(r"cv-corpus-(\d+(?:\.\d+)?(?:-[a-z]+)?)")
-_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
-
-
-def unquote(sentence: str) -> str:
-    """Return a sentence without the quotes that an export put around it.
-
-    Lists up to about release 9 hold sentences quoted as in a CSV file, inner quotes doubled. Quotes that belong to the
-    sentence stay.
-    """
-    quoted = _QUOTED.fullmatch(sentence)
-    return quoted[1].replace('""', '"') if quoted else sentence
 
 
 def locale_folders(root: Path, locale: str) -> list[Path]:
@@ -168,13 +158,18 @@ class CommonVoice:
         languages: Languages as Common Voice names them: ``de``, ``sv-SE``, ``zh-CN``.
         train_split: List to train on: ``train``, where each sentence comes once, or ``validated``, which is larger,
             without what shares a clip, a speaker or a sentence with ``dev`` or ``test``.
-        clean_transcript: Whether to take off the quotes that exports put around sentences.
+        clean_transcripts: Cleaners of transcripts by name; ``quotes``, the default, takes off those that exports put
+            around sentences.
     """
 
     name = "commonvoice"
 
     def __init__(
-        self, root: Path, languages: list[str], train_split: str = "train", clean_transcript: bool = True
+        self,
+        root: Path,
+        languages: list[str],
+        train_split: str = "train",
+        clean_transcripts: Sequence[str] = ("quotes",),
     ) -> None:
         if not languages or len(set(languages)) < len(languages):
             msg = f"Common Voice needs at least one language, each once; got {languages}."
@@ -190,7 +185,7 @@ class CommonVoice:
         self.root = Path(root)
         self.languages = list(languages)
         self.train_split = train_split
-        self.clean_transcript = clean_transcript
+        self.cleaners = check_cleaners(clean_transcripts)
         releases = {release_of(folder) for language in self.languages for folder in locale_folders(self.root, language)}
         self.version = ", ".join(sorted(releases - {""})) or "unknown"
 
@@ -199,7 +194,7 @@ class CommonVoice:
         return {
             "languages": self.languages,
             "train_split": self.train_split,
-            "clean_transcript": self.clean_transcript,
+            "clean_transcripts": self.cleaners,
         }
 
     def splits(self) -> list[str]:
@@ -243,7 +238,7 @@ class CommonVoice:
         times: Counter[str] = Counter()
         for row in read_table(path, ("path", "sentence"), tally, whole=not learned):
             clip, sentence = clip_name(row["path"]), row["sentence"]
-            transcript = unquote(sentence) if self.clean_transcript else sentence
+            transcript = clean(sentence, self.cleaners)
             times[clip] += 1
             if held_out and (shared := held_out.shares(row)):
                 tally.rejected[f"validated, but its {shared} is in dev or test"] += 1
@@ -255,7 +250,7 @@ class CommonVoice:
                 tally.rejected["the same clip again"] += 1
                 continue
             if transcript != sentence:
-                tally.changed["quotes around the sentence taken off"] += 1
+                tally.changed["transcript cleaned"] += 1
             yield Utterance(
                 id=clip_id(clip, times[clip], tally),
                 audio=f"{clips}/{clip}",
@@ -301,7 +296,8 @@ class CommonVoiceDataModule(CorpusDataModule):
         tasks: Only ``asr``; for translation see CoVoST 2.
         train_split: List to train on: ``train``, where each sentence comes once, or ``validated``, which is larger,
             without what shares a clip, a speaker or a sentence with ``dev`` or ``test``.
-        clean_transcript: Whether to take off the quotes that exports put around sentences.
+        clean_transcripts: Cleaners of transcripts by name; ``quotes``, the default, takes off those that exports put
+            around sentences.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
     """
 
@@ -311,10 +307,13 @@ class CommonVoiceDataModule(CorpusDataModule):
         languages: list[str] = ["en"],  # noqa: B006 (never changed, and shown by --help as it is)
         tasks: list[str] = ["asr"],  # noqa: B006
         train_split: str = "train",
-        clean_transcript: bool = True,
+        clean_transcripts: list[str] = ["quotes"],  # noqa: B006
         **kwargs: Any,
     ) -> None:
-        corpus = CommonVoice(Path(root), languages, train_split, clean_transcript)
-        ways = [*([] if train_split == "train" else [train_split]), *([] if clean_transcript else ["verbatim"])]
+        corpus = CommonVoice(Path(root), languages, train_split, clean_transcripts)
+        ways = [
+            *([] if train_split == "train" else [train_split]),
+            *([] if clean_transcripts == ["quotes"] else ["-".join(clean_transcripts) or "verbatim"]),
+        ]
         selection = "_".join(["commonvoice", "-".join(languages), *ways])
         super().__init__(corpus, manifest_folder(Path(root), selection), tasks=tasks, test_splits=["test"], **kwargs)

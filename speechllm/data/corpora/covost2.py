@@ -10,7 +10,7 @@ sentences. There, or in ``<root>``, are the lists of translations, in one of two
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ from speechllm.data.corpora.commonvoice import (
     locale_folders,
     manifest_folder,
     sentence_lists,
-    unquote,
 )
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
+from speechllm.data.text import check_cleaners, clean
 from speechllm.data.text_files import read_table
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
@@ -94,12 +94,15 @@ class CoVoST2:
         root: Folder that holds one folder per source language.
         pairs: Language pairs as the release names them: ``en_de``, ``fr_en``, ``en_zh-CN``.
         version: Release: ``v2``, or ``v1``, which belongs to Common Voice 3 and has other splits.
-        clean_transcript: Whether to take off the quotes that exports put around sentences. Translations stay verbatim.
+        clean_transcripts: Cleaners of transcripts by name; ``quotes``, the default, takes off those that exports put
+            around sentences. Translations stay verbatim.
     """
 
     name = "covost2"
 
-    def __init__(self, root: Path, pairs: list[str], version: str = "v2", clean_transcript: bool = True) -> None:
+    def __init__(
+        self, root: Path, pairs: list[str], version: str = "v2", clean_transcripts: Sequence[str] = ("quotes",)
+    ) -> None:
         if version not in PREFIXES:
             msg = f"Unknown CoVoST version '{version}'.{did_you_mean(version, PREFIXES)} Known: {', '.join(PREFIXES)}."
             raise UserError(msg)
@@ -108,7 +111,7 @@ class CoVoST2:
             raise UserError(msg)
         self.root = Path(root)
         self.version = version
-        self.clean_transcript = clean_transcript
+        self.cleaners = check_cleaners(clean_transcripts)
         self.targets: dict[str, list[str]] = {}
         for pair in pairs:
             source, _, target = pair.partition("_")
@@ -121,7 +124,7 @@ class CoVoST2:
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
-        return {"targets": self.targets, "clean_transcript": self.clean_transcript}
+        return {"targets": self.targets, "clean_transcripts": self.cleaners}
 
     def splits(self) -> list[str]:
         """Return the splits, which all pairs have.
@@ -210,9 +213,9 @@ class CoVoST2:
         clips = (folder / "clips").absolute()
         for clip, time in kept:
             row = rows.pop((clip, time))
-            transcript = unquote(row.sentence) if self.clean_transcript else row.sentence
+            transcript = clean(row.sentence, self.cleaners)
             if transcript != row.sentence:
-                tally.changed["quotes around the sentence taken off"] += 1
+                tally.changed["transcript cleaned"] += 1
             yield Utterance(
                 id=clip_id(clip, time, tally),
                 audio=f"{clips}/{clip}",
@@ -369,7 +372,8 @@ class CoVoST2DataModule(CorpusDataModule):
         pairs: Language pairs: ``en_de``, ``fr_en``, ``en_zh-CN``. A clip of several pairs is one row of ``asr``.
         tasks: Any of ``asr``, ``st`` and ``asr+st``.
         version: Release: ``v2``, or ``v1``, which belongs to Common Voice 3 and has other splits.
-        clean_transcript: Whether to take off the quotes that exports put around sentences. Translations stay verbatim.
+        clean_transcripts: Cleaners of transcripts by name; ``quotes``, the default, takes off those that exports put
+            around sentences. Translations stay verbatim.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
     """
 
@@ -379,14 +383,14 @@ class CoVoST2DataModule(CorpusDataModule):
         pairs: list[str] = ["en_de"],  # noqa: B006 (never changed, and shown by --help as it is)
         tasks: list[str] = ["st"],  # noqa: B006
         version: str = "v2",
-        clean_transcript: bool = True,
+        clean_transcripts: list[str] = ["quotes"],  # noqa: B006
         **kwargs: Any,
     ) -> None:
-        corpus = CoVoST2(Path(root), pairs, version, clean_transcript)
+        corpus = CoVoST2(Path(root), pairs, version, clean_transcripts)
         ways = [
             *(["covost_v1"] if version == "v1" else []),
             "-".join(pairs),
-            *([] if clean_transcript else ["verbatim"]),
+            *([] if clean_transcripts == ["quotes"] else ["-".join(clean_transcripts) or "verbatim"]),
         ]
         super().__init__(
             corpus, manifest_folder(Path(root), "_".join(ways)), tasks=tasks, test_splits=["test"], **kwargs

@@ -55,7 +55,7 @@ class EuroparlST:
     Args:
         root: Folder that holds one folder per source language, or ``v1.1``, which does.
         pairs: Language pairs: ``en-de``, ``fr-en``.
-        noisy: Whether ``train`` has the segments of ``train-noisy`` too.
+        train_noisy: Whether ``train`` has the segments of ``train-noisy`` too.
         clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.text.CLEANERS`.
     """
 
@@ -63,7 +63,7 @@ class EuroparlST:
     version = "v1.1"
 
     def __init__(
-        self, root: Path, pairs: list[str], noisy: bool = False, clean_transcripts: Sequence[str] = ()
+        self, root: Path, pairs: list[str], train_noisy: bool = False, clean_transcripts: Sequence[str] = ()
     ) -> None:
         if not pairs:
             msg = "Europarl-ST needs at least one language pair, such as 'en-de'."
@@ -82,12 +82,12 @@ class EuroparlST:
                     msg = f"Europarl-ST has no language '{language}'.{hint} It has: {', '.join(LANGUAGES)}."
                     raise UserError(msg)
             self.targets.setdefault(source, []).append(target)
-        self.noisy = noisy
+        self.train_noisy = train_noisy
         self.cleaners = check_cleaners(clean_transcripts)
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
-        return {"targets": self.targets, "noisy": self.noisy, "clean_transcripts": self.cleaners}
+        return {"targets": self.targets, "train_noisy": self.train_noisy, "clean_transcripts": self.cleaners}
 
     def splits(self) -> list[str]:
         """Return the splits that every pair has.
@@ -139,15 +139,15 @@ class EuroparlST:
         missing = str(self._base() / source / FOLDERS[0])
         for part in self._parts(split):
             folder = self._pair(source, target) / part
-            lists = [_read(folder / name) for name in ("segments.lst", f"segments.{source}", f"segments.{target}")]
-            lines, transcripts, translations = lists
+            names = ("segments.lst", f"segments.{source}", f"segments.{target}")
+            lines, transcripts, translations = (_read(folder / name, tally) for name in names)
             if not len(lines) == len(transcripts) == len(translations):
                 msg = (
                     f"The Europarl-ST files in '{folder}' do not match: segments.lst has {len(lines)} lines, "
                     f"segments.{source} {len(transcripts)}, segments.{target} {len(translations)}. Unpack it anew."
                 )
                 raise UserError(msg)
-            speakers = _speakers(folder)
+            speakers = _speakers(folder, tally)
             for number, line in enumerate(lines):
                 where = f"{folder / 'segments.lst'}, line {number + 1}"
                 fields = line.split()
@@ -200,7 +200,7 @@ class EuroparlST:
         return [(source, target) for source, targets in self.targets.items() for target in targets]
 
     def _parts(self, split: str) -> list[str]:
-        return [split, NOISY] if split == "train" and self.noisy else [split]
+        return [split, NOISY] if split == "train" and self.train_noisy else [split]
 
     def _base(self) -> Path:
         below = self.root / self.version
@@ -220,18 +220,18 @@ class EuroparlST:
         return folder
 
 
-def _read(path: Path) -> list[str]:
+def _read(path: Path, tally: Tally) -> list[str]:
     if not path.is_file():
         msg = f"The Europarl-ST file '{path}' is missing. Unpack the archive anew."
         raise UserError(msg)
-    return read_texts(path)
+    return read_texts(path, tally)
 
 
-def _speakers(folder: Path) -> dict[str, str]:
+def _speakers(folder: Path, tally: Tally) -> dict[str, str]:
     """Return the speaker of each speech; none where that is not said."""
     if not all((folder / name).is_file() for name in ("speeches.lst", "speakers.lst")):
         return {}
-    speeches, speakers = _read(folder / "speeches.lst"), _read(folder / "speakers.lst")
+    speeches, speakers = (_read(folder / name, tally) for name in ("speeches.lst", "speakers.lst"))
     if len(speeches) != len(speakers):
         msg = (
             f"'{folder}' has {len(speeches)} speeches in speeches.lst, and {len(speakers)} speakers in speakers.lst, "
@@ -280,7 +280,7 @@ class EuroparlSTDataModule(CorpusDataModule):
         pairs: Language pairs: ``en-de``, ``fr-en``. Rows of the task ``asr`` come from the first pair of each source
             language only, since the pairs repeat the same speeches.
         tasks: Any of ``asr``, ``st`` and ``asr+st``.
-        noisy: Whether ``train`` has the segments of ``train-noisy`` too, whose alignment is worse.
+        train_noisy: Whether ``train`` has the segments of ``train-noisy`` too, whose alignment is worse.
         clean_transcripts: What is taken out of transcripts, as for MuST-C; nothing where empty. Translations stay
             verbatim.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
@@ -291,13 +291,13 @@ class EuroparlSTDataModule(CorpusDataModule):
         root: str,
         pairs: list[str] = ["en-de"],  # noqa: B006 (never changed, and shown by --help as it is)
         tasks: list[str] = ["st"],  # noqa: B006
-        noisy: bool = False,
+        train_noisy: bool = False,
         clean_transcripts: list[str] = [],  # noqa: B006
         **kwargs: Any,
     ) -> None:
-        corpus = EuroparlST(Path(root), pairs, noisy, clean_transcripts)
+        corpus = EuroparlST(Path(root), pairs, train_noisy, clean_transcripts)
         parts = [f"{source}-{'-'.join(targets)}" for source, targets in corpus.targets.items()]
-        selection = "_".join([*parts, *corpus.cleaners, *(["noisy"] if noisy else [])])
+        selection = "_".join([*parts, *corpus.cleaners, *(["train_noisy"] if train_noisy else [])])
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=["test"], **kwargs)
         self.first_target = {source: targets[0] for source, targets in corpus.targets.items()}
 

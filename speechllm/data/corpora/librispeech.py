@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechllm.data.clips import with_durations
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
+from speechllm.data.text import check_cleaners, clean
 from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
@@ -31,8 +32,6 @@ PUBLISHED = {
 }
 """Number of utterances of each part."""
 
-CASES = ("upper", "lower")
-
 
 class LibriSpeech:
     """Reader of LibriSpeech on disk: one utterance per line of the ``trans.txt`` files.
@@ -42,35 +41,29 @@ class LibriSpeech:
         train: Parts that are the split ``train``.
         dev: Parts that are the split ``dev``.
         test: Parts that are a test set each.
-        transcript_case: ``upper`` as released, or ``lower``.
+        clean_transcripts: Cleaners of transcripts by name, such as ``lowercase``; they are in capitals as released.
     """
 
     name = "librispeech"
     version = "SLR12"
 
     def __init__(
-        self, root: Path, train: list[str], dev: list[str], test: list[str], transcript_case: str = "upper"
+        self, root: Path, train: list[str], dev: list[str], test: list[str], clean_transcripts: Sequence[str] = ()
     ) -> None:
-        if transcript_case not in CASES:
-            msg = (
-                f"Unknown case '{transcript_case}' of transcripts.{did_you_mean(transcript_case, CASES)} "
-                f"Known: {', '.join(CASES)}."
-            )
-            raise UserError(msg)
         for what, parts in (("train", train), ("dev", dev), ("test", test)):
             if len(set(parts)) < len(parts):
                 msg = f"LibriSpeech's parts of {what} must be named once each; got {parts}."
                 raise UserError(msg)
         self.root = Path(root)
         self.parts = {"train": list(train), "dev": list(dev), **{part: [part] for part in test}}
-        self.transcript_case = transcript_case
+        self.cleaners = check_cleaners(clean_transcripts)
         if len(self.parts) < 2 + len(test):
             msg = f"A test set of LibriSpeech is a part such as 'test-clean', not 'train' or 'dev'; got {test}."
             raise UserError(msg)
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
-        return {"parts": self.parts, "transcript_case": self.transcript_case}
+        return {"parts": self.parts, "clean_transcripts": self.cleaners}
 
     def splits(self) -> list[str]:
         """Return the splits that are on disk.
@@ -139,7 +132,7 @@ class LibriSpeech:
         """Yield the utterances of a chapter, without their durations."""
         folder = os.path.abspath(chapter)
         audio = {stem: file for file in sorted(os.listdir(folder)) if (stem := _stem(file))}
-        texts = read_transcripts(_transcripts(chapter))
+        texts = read_transcripts(_transcripts(chapter), tally)
         for name in (*texts, *(name for name in audio if name not in texts)):
             if name not in texts and split in LEARNED_SPLITS:
                 tally.rejected["audio without a line in trans.txt"] += 1
@@ -153,7 +146,7 @@ class LibriSpeech:
                 offset_s=0.0,
                 duration_s=0.0,
                 source_language="en",
-                transcript=text.lower() if self.transcript_case == "lower" else text,
+                transcript=clean(text, self.cleaners),
                 speaker=chapter.parent.name,
                 corpus=self.name,
             )
@@ -171,7 +164,7 @@ class LibriSpeech:
         return [path.name for path in _folders(folder) if path.name in PUBLISHED or any(path.glob("*/*/*.trans.txt"))]
 
 
-def read_transcripts(path: Path) -> dict[str, str]:
+def read_transcripts(path: Path, tally: Tally) -> dict[str, str]:
     """Return the texts of a chapter's ``trans.txt`` by utterance; nothing where there is no such file.
 
     Raises:
@@ -180,7 +173,8 @@ def read_transcripts(path: Path) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     chapter = path.name.removesuffix(".trans.txt")
-    for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
+    lines = read_lines(path, tally, "a trans.txt") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         name, _, text = line.rstrip("\r").partition(" ")
         wrong = ""
         if not re.fullmatch(rf"{re.escape(chapter)}-\w+", name):
@@ -222,7 +216,7 @@ class LibriSpeechDataModule(CorpusDataModule):
         dev: Parts to validate on: ``dev-clean``, ``dev-other``.
         test_splits: Parts that are scored, a test set each: ``test-clean``, ``test-other``, or those of ``dev``.
         tasks: ``asr``; there are no translations.
-        transcript_case: ``upper`` as released, or ``lower``.
+        clean_transcripts: Cleaners of transcripts by name, such as ``lowercase``; they are in capitals as released.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
     """
 
@@ -233,10 +227,10 @@ class LibriSpeechDataModule(CorpusDataModule):
         dev: list[str] = ["dev-clean"],  # noqa: B006
         test_splits: list[str] = ["test-clean", "test-other"],  # noqa: B006
         tasks: list[str] = ["asr"],  # noqa: B006
-        transcript_case: str = "upper",
+        clean_transcripts: list[str] = [],  # noqa: B006
         **kwargs: Any,
     ) -> None:
-        corpus = LibriSpeech(Path(root), train, dev, test_splits, transcript_case)
+        corpus = LibriSpeech(Path(root), train, dev, test_splits, clean_transcripts)
         selection = hashlib.sha256(json.dumps(corpus.options(), sort_keys=True).encode()).hexdigest()[:8]
         manifests = Path(root) / "manifests" / f"librispeech_{selection}"
         super().__init__(corpus, manifests, tasks=tasks, test_splits=test_splits, **kwargs)

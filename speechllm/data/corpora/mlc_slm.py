@@ -12,13 +12,14 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
 from speechllm.data.stretches import Stretch, leave_out, with_audio
+from speechllm.data.text import check_cleaners, clean
 from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
@@ -32,16 +33,6 @@ PLACES = {
 """Folders that the parts are looked for in, below the root."""
 
 TEST_SPLITS = ("official-dev", "test")
-
-_PUNCTUATION = re.compile(r"""[!"#$%&()*+,./:;<=>?@\[\\\]^_`{|}~。、？！・¿¡，]""")
-
-
-def normalise(text: str) -> str:
-    """Return a text in lower case and without punctuation, as the baseline trains on it and scores it.
-
-    Apostrophes and hyphens stay. Signs are taken out, not replaced: ``3.5`` becomes ``35``.
-    """
-    return " ".join(_PUNCTUATION.sub("", text.lower()).split())
 
 
 class Recording(NamedTuple):
@@ -79,7 +70,7 @@ class MlcSlm:
         places: Folder of the parts ``train``, ``dev`` and ``test`` from the root; None to look for one by its name.
         held_out_hours: Hours of each category of the training set that are the split ``dev``; the development set then
             is the split ``official-dev`` alone. With 0 it is both.
-        normalised: Whether transcripts are normalised.
+        clean_transcripts: Cleaners of transcripts by name.
     """
 
     name = "mlc_slm"
@@ -91,7 +82,7 @@ class MlcSlm:
         categories: list[str] | None = None,
         places: dict[str, str | None] | None = None,
         held_out_hours: float = 0.0,
-        normalised: bool = True,
+        clean_transcripts: Sequence[str] = ("mlc_slm",),
     ) -> None:
         if categories is not None and (not categories or len(set(categories)) < len(categories)):
             msg = f"MLC-SLM needs at least one category, each once, or null for all; got {categories}."
@@ -103,7 +94,7 @@ class MlcSlm:
         self.categories = None if categories is None else list(categories)
         self.places = places or {}
         self.held_out_hours = held_out_hours
-        self.normalised = normalised
+        self.cleaners = check_cleaners(clean_transcripts)
 
     def options(self) -> dict[str, Any]:
         """Return the options that decide what the manifests hold."""
@@ -111,7 +102,7 @@ class MlcSlm:
             "categories": self.categories,
             "places": self.places,
             "held_out_hours": self.held_out_hours,
-            "normalised": self.normalised,
+            "clean_transcripts": self.cleaners,
         }
 
     def splits(self) -> list[str]:
@@ -173,13 +164,12 @@ class MlcSlm:
         yield from with_audio(stretches, split, tally, "Recordings lie beside their lists of segments.")
 
     def _stretches(self, recording: Recording, split: str, tally: Tally) -> Iterator[Stretch]:
-        if recording.segments is None and split in LEARNED_SPLITS:
-            tally.rejected["recording without a list of segments"] += 1
-        elif recording.segments is None:
-            tally.changed["recording without a list of segments, and not scored"] += 1
+        if recording.segments is None:
+            leave_out(recording.audio, "recording without a list of segments", split, tally)
+            return
         language = language_code(recording.category.split("-")[0])
         seen: Counter[str] = Counter()
-        for segment in read_segments(recording.segments, split, tally) if recording.segments else ():
+        for segment in read_segments(recording.segments, split, tally):
             times = (segment.start_s, segment.end_s)
             # The baseline truncates: 0.29 s becomes 28.
             name = "-".join([recording.id, segment.speaker, *(str(int(time_s * 100)).zfill(6) for time_s in times)])
@@ -187,7 +177,7 @@ class MlcSlm:
             if seen[name] > 1:
                 tally.changed["the id is that of another segment, and got a number"] += 1
                 name = f"{name}-{seen[name]}"
-            text = normalise(segment.text) if self.normalised else segment.text
+            text = clean(segment.text, self.cleaners)
             if segment.text and not text:
                 tally.changed["the transcript is punctuation alone, and became empty"] += 1
             utterance = Utterance(
@@ -270,16 +260,21 @@ class MlcSlm:
 
 
 def read_segments(path: Path, split: str, tally: Tally) -> Iterator[Segment]:
-    """Yield the segments of a list; fields are divided by any white space, which becomes one space within a text.
+    """Yield the segments of a list; fields are divided by tabs or spaces, and white space in a text becomes one space.
 
     Lines that cannot be used are counted in ``train`` and ``dev``. A test set keeps those that have no text.
 
     Raises:
-        UserError: If a line of a test set has no start, end and speaker; the message names the file and the line.
+        UserError: If a list of a test set has no line, or a line has no start, end and speaker; the message names the
+            file and the line.
     """
-    for number, line in enumerate(read_lines(path), start=1):
-        fields = line.removeprefix("\ufeff").split()
-        if not fields:
+    lines = read_lines(path, tally, "a list of segments")
+    if not any(map(str.strip, lines)):
+        leave_out(str(path), "list without a segment", split, tally)
+    for number, line in enumerate(lines, start=1):
+        # Not by any white space: a stray carriage return or U+0085 within a time would make two of it.
+        fields = re.split("[ \t]+", line.strip(), maxsplit=3)
+        if not fields[0]:
             continue
         where = f"{path}, line {number}"
         times = [_seconds(field) for field in fields[:2]]
@@ -295,7 +290,7 @@ def read_segments(path: Path, split: str, tally: Tally) -> Iterator[Segment]:
             if len(fields) == 3:
                 tally.changed["no text, and with an empty reference"] += 1
             start_s, end_s = (time_s for time_s in times if time_s is not None)
-            yield Segment(where, start_s, end_s, fields[2], " ".join(fields[3:]))
+            yield Segment(where, start_s, end_s, fields[2], " ".join("".join(fields[3:]).split()))
 
 
 def _seconds(field: str) -> float | None:
@@ -335,8 +330,8 @@ class MlcSlmDataModule(CorpusDataModule):
         test: Folder of the evaluation set, likewise.
         held_out_hours: Hours of each category of the training set to validate on, in whole conversations; with 0 that
             is the development set.
-        normalised: Whether transcripts are in lower case and without punctuation, as the challenge's baseline trains on
-            them and scores them.
+        clean_transcripts: Cleaners of transcripts by name; ``mlc_slm``, the default, is lower case without punctuation,
+            as the challenge's baseline trains on them and scores them.
         test_splits: Splits that are scored: ``official-dev``, the development set, and ``test``, the evaluation set.
         tasks: ``asr``; there are no translations.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
@@ -350,7 +345,7 @@ class MlcSlmDataModule(CorpusDataModule):
         dev: str | None = None,
         test: str | None = None,
         held_out_hours: float = 0.0,
-        normalised: bool = True,
+        clean_transcripts: list[str] = ["mlc_slm"],  # noqa: B006
         test_splits: list[str] = ["official-dev"],  # noqa: B006 (never changed, and shown by --help as it is)
         tasks: list[str] = ["asr"],  # noqa: B006
         **kwargs: Any,
@@ -362,7 +357,9 @@ class MlcSlmDataModule(CorpusDataModule):
                     f"Known: {', '.join(TEST_SPLITS)}."
                 )
                 raise UserError(msg)
-        corpus = MlcSlm(Path(root), categories, {"train": train, "dev": dev, "test": test}, held_out_hours, normalised)
+        corpus = MlcSlm(
+            Path(root), categories, {"train": train, "dev": dev, "test": test}, held_out_hours, clean_transcripts
+        )
         selection = hashlib.sha256(json.dumps(corpus.options(), sort_keys=True).encode()).hexdigest()[:8]
         manifests = Path(root) / "manifests" / f"mlc_slm_{selection}"
         super().__init__(corpus, manifests, tasks=tasks, test_splits=test_splits, **kwargs)

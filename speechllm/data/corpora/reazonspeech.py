@@ -9,9 +9,7 @@ There is no official split. ESPnet and lhotse take the first 1,000 clips as dev 
 this reader, by the rows of the table; theirs is the order of the first archive, which need not be that of the table.
 """
 
-import re
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,29 +17,14 @@ from typing import Any
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
 from speechllm.data.stretches import Stretch, leave_out, with_audio
+from speechllm.data.text import check_cleaners, clean
+from speechllm.data.text_files import count_open_end
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 
 SPLITS = ("train", "dev", "test")
 SIZES = ("tiny", "small", "medium", "large", "all")
 VERSIONS = ("v1", "v2")
-
-_FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
-_HALF_WIDTH_KANA = re.compile("[\uff66-\uff9f]+")
-# What is written and not spoken, but for a point within a number.
-_PUNCTUATION = re.compile(
-    r"""(?<!\d)\.|\.(?!\d)|[、。・…‥,!?;:"'`‘’“”«»≪≫()\[\]{}<>〈〉《》「」『』【】〔〕｢｣､｡･〜~‐–—―─\-♪♬♫★☆●○◆◇■□▲△▼▽※→←↑↓‼⁉]"""
-)
-
-
-def normalize_japanese(text: str) -> str:
-    """Return a transcript in one form of width, and without punctuation.
-
-    Letters, digits and signs become half-width, and katakana full-width; punctuation, brackets, quotes and the marks of
-    subtitles (♪, ★, →) are taken out, spaces left single. Digits stay digits.
-    """
-    text = _HALF_WIDTH_KANA.sub(lambda kana: unicodedata.normalize("NFKC", kana[0]), text)
-    return " ".join(_PUNCTUATION.sub("", text.translate(_FULL_WIDTH)).split())
 
 
 class ReazonSpeech:
@@ -53,7 +36,7 @@ class ReazonSpeech:
         version: Release, ``v1`` or ``v2``. It cannot be told from the files.
         dev_rows: Number of rows, from the first on, that are dev.
         test_rows: Number of rows after these that are test.
-        normalize: Whether transcripts are brought to one form of width, without punctuation.
+        clean_transcripts: Cleaners of transcripts by name.
     """
 
     name = "reazonspeech"
@@ -65,7 +48,7 @@ class ReazonSpeech:
         version: str = "v2",
         dev_rows: int = 1_000,
         test_rows: int = 100,
-        normalize: bool = False,
+        clean_transcripts: Sequence[str] = (),
     ) -> None:
         for what, given, known in (("size", size, SIZES), ("version", version, VERSIONS)):
             if given not in known:
@@ -74,7 +57,8 @@ class ReazonSpeech:
         if dev_rows < 0 or test_rows < 0:
             msg = f"`dev_rows` and `test_rows` must be at least 0, but are {dev_rows} and {test_rows}."
             raise UserError(msg)
-        self.root, self.size, self.version, self.normalize = Path(root), size, version, normalize
+        self.root, self.size, self.version = Path(root), size, version
+        self.cleaners = check_cleaners(clean_transcripts)
         self.dev_rows, self.test_rows = dev_rows, test_rows
 
     def options(self) -> dict[str, Any]:
@@ -83,7 +67,7 @@ class ReazonSpeech:
             "size": self.size,
             "dev_rows": self.dev_rows,
             "test_rows": self.test_rows,
-            "normalize": self.normalize,
+            "clean_transcripts": self.cleaners,
         }
 
     def splits(self) -> list[str]:
@@ -126,6 +110,7 @@ class ReazonSpeech:
         held = self.dev_rows + self.test_rows
         first, end = {"dev": (0, self.dev_rows), "test": (self.dev_rows, held), "train": (held, None)}[split]
         with path.open("rb") as lines:
+            line = b""
             for number, line in enumerate(islice(lines, first, end), start=first + 1):
                 where = f"{path}, line {number}"
                 try:
@@ -136,9 +121,9 @@ class ReazonSpeech:
                 if not tab or not clip:
                     leave_out(where, "no tab between clip and text" if clip else "no clip", split, tally)
                     continue
-                if self.normalize and (normalized := normalize_japanese(text)) != text:
-                    tally.changed["transcript normalized"] += 1
-                    text = normalized
+                if (cleaned := clean(text, self.cleaners)) != text:
+                    tally.changed["transcript cleaned"] += 1
+                    text = cleaned
                 if not text.strip() and split in LEARNED_SPLITS:
                     tally.rejected["no text"] += 1
                     continue
@@ -152,6 +137,7 @@ class ReazonSpeech:
                     corpus=self.name,
                 )
                 yield Stretch(where, utterance, None)
+            count_open_end(line, path.name, tally)
 
     def _folder(self) -> str:
         """Return the folder that clips are named from: the first that has that of the first row."""
@@ -183,8 +169,7 @@ class ReazonSpeechDataModule(CorpusDataModule):
         version: Release that ``root`` holds: ``v1`` or ``v2``.
         dev_rows: Number of rows, from the first on, to validate on.
         test_rows: Number of rows after these to score.
-        normalize: Whether letters and digits of transcripts become half-width, katakana full-width, and punctuation is
-            taken out.
+        clean_transcripts: Cleaners of transcripts by name, such as ``japanese``: one form of width, no punctuation.
         tasks: Only ``asr``: there are no translations.
         **kwargs: Options of :class:`speechllm.data.corpus.CorpusDataModule`.
     """
@@ -196,10 +181,10 @@ class ReazonSpeechDataModule(CorpusDataModule):
         version: str = "v2",
         dev_rows: int = 1_000,
         test_rows: int = 100,
-        normalize: bool = False,
+        clean_transcripts: list[str] = [],  # noqa: B006
         tasks: list[str] = ["asr"],  # noqa: B006 (never changed, and shown by --help as it is)
         **kwargs: Any,
     ) -> None:
-        corpus = ReazonSpeech(Path(root), size, version, dev_rows, test_rows, normalize)
-        selection = f"{size}-{version}_{dev_rows}_{test_rows}{'_normalized' if normalize else ''}"
+        corpus = ReazonSpeech(Path(root), size, version, dev_rows, test_rows, clean_transcripts)
+        selection = f"{size}-{version}_{dev_rows}_{test_rows}{''.join(f'_{name}' for name in clean_transcripts)}"
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=["test"], **kwargs)

@@ -4,8 +4,9 @@ import pytest
 import soundfile
 
 from speechllm.audio import read_audio
-from speechllm.data.corpora.commonvoice import CommonVoice, CommonVoiceDataModule, unquote
+from speechllm.data.corpora.commonvoice import CommonVoice, CommonVoiceDataModule
 from speechllm.data.manifest import Tally
+from speechllm.data.text import quotes
 from speechllm.errors import UserError
 from tests.corpora.commonvoice import COLUMNS, VALID, write_clips, write_durations, write_fake, write_list
 from tests.data.damage import check_damage
@@ -124,7 +125,7 @@ def test_wrong_durations_are_measured_instead(tmp_path, row):
     ],
 )
 def test_quotes_that_an_export_put_around_sentences_come_off(sentence, transcript):
-    assert unquote(sentence) == transcript
+    assert quotes(sentence) == transcript
 
 
 def test_transcripts_are_cleaned_or_verbatim(tmp_path):
@@ -132,8 +133,8 @@ def test_transcripts_are_cleaned_or_verbatim(tmp_path):
     write(tmp_path / "sv-SE", test=quoted)
     utterances, tally = read(tmp_path, "test")
     assert [one.transcript for one in utterances] == ["Fem.", "Sex."]
-    assert tally.changed == {"quotes around the sentence taken off": 2}
-    utterances, tally = read(tmp_path, "test", clean_transcript=False)
+    assert tally.changed == {"transcript cleaned": 2}
+    utterances, tally = read(tmp_path, "test", clean_transcripts=[])
     assert [one.transcript for one in utterances] == ['"Fem."', '"Sex."']
     assert tally == Tally()
 
@@ -182,7 +183,7 @@ def test_test_rows_all_stay(tmp_path):
     assert [round(16_000 * one.duration_s) for one in utterances] == [4_800, 1, 4_800, 4_800, 1]
     assert tally.changed == {
         SILENT: 2,
-        "quotes around the sentence taken off": 1,
+        "transcript cleaned": 1,
         "the same clip again, with an id of its own": 1,
     }
     assert not tally.rejected
@@ -243,7 +244,7 @@ def test_a_language_without_its_clips_is_an_error(tmp_path):
 def test_selections_have_manifests_of_their_own(tmp_path):
     made = [
         CommonVoiceDataModule(str(tmp_path), **options).manifest_dir
-        for options in ({}, {"languages": ["de", "en"]}, {"train_split": "validated"}, {"clean_transcript": False})
+        for options in ({}, {"languages": ["de", "en"]}, {"train_split": "validated"}, {"clean_transcripts": []})
     ]
     assert made[1] == tmp_path / "manifests/commonvoice_de-en"
     assert len(set(made)) == 4

@@ -79,8 +79,8 @@ def test_quotes_of_exports_come_off_transcripts_alone(tmp_path):
     write_translations(root / "en/covost_v2.en_de.tsv", [("common_voice_en_8", '"""Leb wohl"""', "test")])
     (utterance,), tally = read(root, "test")
     assert (utterance.transcript, utterance.translations["de"]) == ('"Good-bye," said the boy.', '"""Leb wohl"""')
-    assert tally.changed == {"quotes around the sentence taken off": 1}
-    (utterance,), tally = read(root, "test", clean_transcript=False)
+    assert tally.changed == {"transcript cleaned": 1}
+    (utterance,), tally = read(root, "test", clean_transcripts=[])
     assert utterance.transcript == '"""Good-bye,"" said the boy."'
     assert tally.changed == {}
 
@@ -295,7 +295,7 @@ def test_published_sizes(tmp_path, pairs, sizes):
 def test_selections_have_manifests_of_their_own(tmp_path):
     made = [
         CoVoST2DataModule(str(tmp_path), **options).manifest_dir
-        for options in ({}, {"pairs": ["en_zh-CN"]}, {"version": "v1"}, {"clean_transcript": False})
+        for options in ({}, {"pairs": ["en_zh-CN"]}, {"version": "v1"}, {"clean_transcripts": []})
     ]
     assert made[0] == tmp_path / "manifests/en_de"
     assert len(set(made)) == 4

@@ -67,10 +67,10 @@ class TestLists:
 
     def test_noisy_segments_are_trained_on_when_asked_for(self, root):
         assert len(read(root)[0]) == 2
-        utterances, _ = read(root, noisy=True)
+        utterances, _ = read(root, train_noisy=True)
         assert [one.id for one in utterances][2:] == [f"en-de_{TALK}_00000n"]
-        assert EuroparlST(root, ["en-de"], noisy=True).splits() == ["train", "dev", "test"]
-        assert root / "en/de/train-noisy/segments.lst" in EuroparlST(root, ["en-de"], noisy=True).files()
+        assert EuroparlST(root, ["en-de"], train_noisy=True).splits() == ["train", "dev", "test"]
+        assert root / "en/de/train-noisy/segments.lst" in EuroparlST(root, ["en-de"], train_noisy=True).files()
         assert root / "en/de/train-noisy/segments.lst" not in EuroparlST(root, ["en-de"]).files()
 
     def test_transcripts_are_cleaned_when_asked_for(self, root):
@@ -153,7 +153,7 @@ class TestPairs:
             {},
             {"pairs": ["en-fr"]},
             {"pairs": ["en-de", "en-fr"]},
-            {"noisy": True},
+            {"train_noisy": True},
             {"clean_transcripts": ["annotations"]},
         ]
         assert len({EuroparlSTDataModule(str(root), **option).manifest_dir for option in options}) == 5

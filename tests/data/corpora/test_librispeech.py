@@ -62,7 +62,7 @@ def test_root_is_the_folder_of_the_parts_or_the_one_above(root, below):
 
 
 def test_transcripts_may_be_lower_case(root):
-    assert read(corpus(root, transcript_case="lower"))[0][2].transcript == "i'd better go"
+    assert read(corpus(root, clean_transcripts=["lowercase"]))[0][2].transcript == "i'd better go"
 
 
 def test_published_counts_are_those_of_whole_splits(root):
@@ -172,7 +172,7 @@ def test_empty_part_is_named(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"transcript_case": "uper"}, r"case 'uper' of transcripts\. Did you mean 'upper'\? Known: upper, lower"),
+        ({"clean_transcripts": ["lowercas"]}, r"cleaner of transcripts 'lowercas'\. Did you mean 'lowercase'"),
         ({"train": ["train-clean-100"] * 2}, "parts of train must be named once each"),
         ({"test": ["dev"]}, "is a part such as 'test-clean', not 'train' or 'dev'"),
     ],
@@ -183,7 +183,12 @@ def test_wrong_options_are_refused(root, options, message):
 
 
 def test_selections_have_manifests_of_their_own(root):
-    options = [{}, {"transcript_case": "lower"}, {"train": ["train-clean-100"]}, {"test_splits": ["test-clean"]}]
+    options = [
+        {},
+        {"clean_transcripts": ["lowercase"]},
+        {"train": ["train-clean-100"]},
+        {"test_splits": ["test-clean"]},
+    ]
     folders = {LibriSpeechDataModule(str(root), **some).manifest_dir for some in options}
     assert len(folders) == 4
     assert {folder.parent for folder in folders} == {root / "manifests"}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from speechllm.data.corpora.mlc_slm import MlcSlm, MlcSlmDataModule, normalise
+from speechllm.data.corpora.mlc_slm import MlcSlm, MlcSlmDataModule
 from speechllm.data.manifest import Tally
+from speechllm.data.text import mlc_slm
 from speechllm.errors import UserError
 from tests.corpora.mlc_slm import SPLITS, write_fake, write_recording
 
@@ -101,12 +102,12 @@ def test_categories_are_the_folders_that_have_no_number(tmp_path, path, category
     ],
 )
 def test_normalised_as_by_the_baseline(text, wanted):
-    assert normalise(text) == wanted
-    assert normalise(wanted) == wanted
+    assert mlc_slm(text) == wanted
+    assert mlc_slm(wanted) == wanted
 
 
 def test_transcripts_may_stay_as_they_are_but_for_white_space(root):
-    texts = [found.transcript for found in read(root, normalised=False)[0]]
+    texts = [found.transcript for found in read(root, clean_transcripts=[])[0]]
     assert texts[:3] == ["Hi, Will.", "Uh-huh; it's \u201con\u201d.", "I paid $3.50!"]
 
 
@@ -191,17 +192,43 @@ def test_recordings_that_cannot_be_read(root, damage):
     assert not tally.rejected
 
 
-def test_recordings_without_a_list_are_counted(root):
+def test_recordings_without_a_list_are_counted_in_train_and_named_in_a_test_set(root):
     for part in ("MLC-SLM_Workshop-Training_Set_2/data/French/0700/0700_003", "test/Thai/0901_001"):
         (root / f"{part}.txt").unlink()
     utterances, tally = read(root)
     assert len(utterances) == 6
     assert tally.rejected == {"recording without a list of segments": 1}
-    utterances, tally = read(root, "test")
-    assert len(utterances) == 2
-    assert tally.changed["recording without a list of segments, and not scored"] == 1
+    with pytest.raises(UserError, match=r"0901_001\.wav: recording without a list of segments\. A test set must be"):
+        read(root, "test")
     with pytest.raises(UserError, match=r"No recording of MLC-SLM's split 'train' .* has a list of segments"):
         read(root, categories=["French"])
+
+
+def test_lists_without_a_line_are_counted_in_train_and_named_in_a_test_set(root):
+    for part in ("MLC-SLM_Workshop-Training_Set_2/data/French/0700/0700_003", "test/Thai/0901_001"):
+        (root / f"{part}.txt").write_bytes(b"\n")
+    utterances, tally = read(root)
+    assert len(utterances) == 6
+    assert tally.rejected == {"list without a segment": 1}
+    with pytest.raises(UserError, match=r"0901_001\.txt: list without a segment\. A test set must be whole"):
+        read(root, "test")
+
+
+@pytest.mark.parametrize("odd", ["\r", "\u0085", "\x1e", "\u3000"])
+def test_odd_white_space_divides_no_fields(root, odd):
+    path = root / "test/Thai/0901_001.txt"
+    path.write_text(f"0{odd}.2\t0.5\tO1\n", encoding="utf-8", newline="\n")
+    with pytest.raises(UserError, match=r"0901_001\.txt, line 1: start or end is not a number"):
+        read(root, "test")
+    path.write_text(f"0.2 \t0.5\tO1  so{odd}it {odd} is \t{odd}\n", encoding="utf-8", newline="\n")
+    (*_, last), _ = read(root, "test")
+    assert (last.id, last.transcript) == ("Thai-0901_001-O1-000020-000050", "so it is")
+
+
+def test_a_list_that_nothing_ends_is_counted(root):
+    path = root / "MLC-SLM_Workshop-Training_Set_2/data/French/0700/0700_003.txt"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert read(root)[1].changed == {"no line feed ends a list of segments, which may be cut off": 1}
 
 
 @pytest.mark.parametrize("place", ["train", "train_data", "data", "MLC-SLM_Workshop-Training_Set_1/data"])
@@ -304,7 +331,7 @@ def test_wrong_options_are_refused(root, options, message):
 
 
 def test_selections_have_manifests_of_their_own(root):
-    options = [{}, {"normalised": False}, {"categories": ["Thai"]}, {"held_out_hours": 1.0}, {"test": "test"}]
+    options = [{}, {"clean_transcripts": []}, {"categories": ["Thai"]}, {"held_out_hours": 1.0}, {"test": "test"}]
     assert len({MlcSlmDataModule(str(root), **some).manifest_dir for some in options}) == 5
 
 

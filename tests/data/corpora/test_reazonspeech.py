@@ -3,8 +3,9 @@
 import pytest
 import soundfile
 
-from speechllm.data.corpora.reazonspeech import ReazonSpeech, ReazonSpeechDataModule, normalize_japanese
+from speechllm.data.corpora.reazonspeech import ReazonSpeech, ReazonSpeechDataModule
 from speechllm.data.manifest import Tally
+from speechllm.data.text import japanese
 from speechllm.errors import UserError
 from tests.corpora.must_c import tone
 from tests.corpora.reazonspeech import ROWS, write_fake, write_table
@@ -64,14 +65,14 @@ def test_texts_are_verbatim_where_not_said(root):
 
 
 def test_normalized_texts_are_counted(root):
-    utterances, tally = read(root, normalize=True)
+    utterances, tally = read(root, clean_transcripts=["japanese"])
     assert [utterance.transcript for utterance in utterances] == [
         "3.14とガイド",
         "えっ 本当ですか",
         "スーパーマーケット",
     ]
-    assert tally.changed == {"transcript normalized": 2}
-    assert read(root, "dev", normalize=True)[0][1].transcript == "NHKの朝ドラは8時からです"
+    assert tally.changed == {"transcript cleaned": 2}
+    assert read(root, "dev", clean_transcripts=["japanese"])[0][1].transcript == "NHKの朝ドラは8時からです"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,8 @@ def test_normalized_texts_are_counted(root):
     ],
 )
 def test_normalization(text, expected):
-    assert normalize_japanese(text) == expected
-    assert normalize_japanese(expected) == expected
+    assert japanese(text) == expected
+    assert japanese(expected) == expected
 
 
 def test_what_cannot_be_trained_on_is_counted(root):
@@ -162,7 +163,7 @@ def test_selections_do_not_share_manifests(tmp_path):
             {"version": "v1"},
             {"dev_rows": 3},
             {"test_rows": 3},
-            {"normalize": True},
+            {"clean_transcripts": ["japanese"]},
         )
     }
     assert len(folders) == 6
