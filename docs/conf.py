@@ -6,7 +6,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from docutils import nodes
-from package_tables import command_table, module_list, part_tables, recipe_tables
+from package_tables import (
+    check_tables,
+    cleaner_table,
+    command_table,
+    corpus_tables,
+    module_list,
+    part_tables,
+    recipe_tables,
+)
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -22,10 +30,10 @@ exclude_patterns = ["_build", "jupyter_execute"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other libraries: their inventories are on the network, which a build does not touch.
-    (r"py:.*", r"(abc|collections|fractions|inspect|os|pathlib)\..*"),
-    (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|tokenizers|torch)\..*"),
+    (r"py:.*", r"(abc|array|collections|enum|fractions|inspect|os|pathlib)(\..*)?"),
+    (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|soundfile|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
-    (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio|Figure"),
+    (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio|Figure|MonoCut|(speechllm\..*\.)?(Item|Job|Result)"),
     # Private names and constants without a docstring: docstrings may mention them, the reference does not list them.
     (r"py:.*", r"(.*\.)?_\w+"),
     (r"py:data", r"[A-Z_]+"),
@@ -34,6 +42,7 @@ nitpick_ignore_regex = [
 myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = part_tables() | module_list() | command_table() | recipe_tables()
+myst_substitutions |= corpus_tables() | cleaner_table() | check_tables()
 
 nb_execution_mode = "force"
 nb_execution_timeout = 120
@@ -55,12 +64,13 @@ html_show_sourcelink = False
 def resolve_short_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
-    """Resolve ``Adapter.forward`` to the one object of the package whose full name ends so."""
+    """Resolve ``Adapter.forward`` to the one object of the package whose full name ends so, one of the module first."""
     if node.get("refdomain") != "py":
         return None
     domain = env.domains["py"]
     target = node["reftarget"]
     found = [name for name in domain.objects if name.endswith(f".{target}")]
+    found = [name for name in found if name.startswith(f"{node.get('py:module')}.")] or found
     if len(found) != 1:
         return None
     node["reftarget"] = found[0]
@@ -75,8 +85,18 @@ def keep_prose_whole(app: Sphinx, what: str, name: str, obj: object, options: ob
     """
     if "Returns:" in lines:
         lines.insert(lines.index("Returns:") + 1, "    \\ ")
-    if what in ("data", "attribute"):
+    if what in ("data", "attribute", "property"):
         lines.insert(0, "\\ ")
+
+
+def escape_types(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep the underscore of ``numpy.str_`` from being read as a reference, where napoleon wrote it as a type."""
+    lines[:] = [line.replace("numpy.str_]", "numpy.str\\_]") for line in lines]
+
+
+def leave_out_tuple_fields(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples: what ``Attributes`` says of them is there, and Python's own is a number."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def show_factories(
@@ -88,6 +108,8 @@ def show_factories(
 
 def setup(app: Sphinx) -> None:
     """Register the resolver of short names and what is done to docstrings and signatures first."""
+    app.connect("autodoc-skip-member", leave_out_tuple_fields)
     app.connect("autodoc-process-signature", show_factories)
     app.connect("autodoc-process-docstring", keep_prose_whole, priority=400)  # napoleon has 500
+    app.connect("autodoc-process-docstring", escape_types, priority=600)
     app.connect("missing-reference", resolve_short_name)

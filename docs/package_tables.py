@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 import re
+from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
@@ -11,13 +12,17 @@ import docstring_parser
 import speechllm
 import speechllm.adapters
 import speechllm.data
+import speechllm.data.corpora
 import speechllm.decoders
 import speechllm.encoders
 import speechllm.fusions
 import speechllm.metrics
 import speechllm.models
 from speechllm.cli import COMMANDS
+from speechllm.commands.prepare import corpora, corpus_options
 from speechllm.commands.zoo import as_yaml, catalogue, part_options, registries
+from speechllm.data.doctor_rules import REASONS, Thresholds
+from speechllm.data.text import CLEANERS
 from speechllm.registry import METRICS, Registry
 
 REGISTRIES = registries() | {"metrics": METRICS}
@@ -29,8 +34,11 @@ PACKAGES = (
     speechllm.metrics,
     speechllm.models,
     speechllm.data,
+    speechllm.data.corpora,
 )
-BEHIND_SYNTHETIC = {"espeak", "grammar", "inflection", "lexicon", "sentence_patterns", "synthetic_voices"}
+BEHIND_SYNTHETIC = {
+    *("espeak", "grammar", "inflection", "lexicon", "sentence_patterns", "short_answers", "synthetic_voices"),
+}
 """Modules that only the synthetic corpus uses."""
 
 
@@ -59,6 +67,34 @@ def recipe_tables() -> dict[str, str]:
     return {f"recipes_{folder}_table": "\n".join(lines) for folder, lines in folders.items()}
 
 
+def corpus_tables() -> dict[str, str]:
+    """Return a Markdown section a corpus with its options, one's own table first."""
+    by_module = {found.__module__.rpartition(".")[2]: found for found in speechllm.data.datamodules().values()}
+    names = sorted(corpora(), key=lambda name: (name != "table", name))
+    return {"corpora_table": "\n".join(_corpus(name, by_module[name]) for name in names)}
+
+
+def cleaner_table() -> dict[str, str]:
+    """Return a table of the cleaners of transcripts, in the order in which they are applied."""
+    rows = [
+        f"| `{name}` | {_markdown((cleaner.__doc__ or '').split(chr(10))[0])} |" for name, cleaner in CLEANERS.items()
+    ]
+    return {"cleaners_table": "\n".join(["| cleaner | what it does |", "|---|---|", *rows])}
+
+
+def check_tables() -> dict[str, str]:
+    """Return a table of what `speechllm prepare --check` finds, and one of its limits."""
+    reasons = [f"| {reason} | {severity} | {_markdown(meaning)} |" for reason, (severity, meaning) in REASONS.items()]
+    meanings = _meanings(Thresholds)
+    limits = [
+        f"| `{limit.name}` | {limit.default} | {_markdown(meanings[limit.name])} |" for limit in fields(Thresholds)
+    ]
+    return {
+        "check_reasons_table": "\n".join(["| reason | severity in `train` | meaning |", "|---|---|---|", *reasons]),
+        "check_limits_table": "\n".join(["| limit | default | meaning |", "|---|---|---|", *limits]),
+    }
+
+
 def module_list() -> dict[str, str]:
     """Return, for each package, the directives that document its modules."""
     return {f"{package.__name__.split('.')[-1]}_modules": _modules(package) for package in PACKAGES}
@@ -79,6 +115,25 @@ def _part(registry: Registry[Any], name: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def _corpus(name: str, datamodule: type[Any]) -> str:
+    meanings, settles = _meanings(datamodule), corpus_options(datamodule)
+    heading = f"{_markdown(corpora()[name])} ({{py:mod}}`speechllm.data.corpora.{name}`)"
+    lines = [f"### `{name}`", "", f"`{datamodule.__name__}`. {heading}", ""]
+    lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for option in inspect.signature(datamodule).parameters.values():
+        if option.name in meanings and option.kind is not option.VAR_KEYWORD:
+            default = "required" if option.default is option.empty else f"`{as_yaml(option.default)}`"
+            kind = inspect.formatannotation(option.annotation).replace("|", "\\|")
+            shown = f"`{option.name}`" if option.name in ("root", *settles) else f"`{option.name}` (recipes)"
+            lines.append(f"| {shown} | `{kind}` | {default} | {_markdown(meanings[option.name])} |")
+    return "\n".join([*lines, ""])
+
+
+def _meanings(described: type[Any]) -> dict[str, str]:
+    """Return what a class's docstring says of each argument or attribute."""
+    return {entry.arg_name: entry.description or "" for entry in docstring_parser.parse(described.__doc__ or "").params}
+
+
 def _markdown(text: str) -> str:
     """Return reStructuredText of one paragraph as Markdown of one table cell."""
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text)
@@ -86,7 +141,8 @@ def _markdown(text: str) -> str:
 
 
 def _modules(package: ModuleType) -> str:
-    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in BEHIND_SYNTHETIC]
+    found = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+    names = [name for name in found if name not in BEHIND_SYNTHETIC]
     sections = [
         f"### `{package.__name__}.{name}`\n\n```{{eval-rst}}\n.. automodule:: {package.__name__}.{name}\n```\n"
         for name in sorted(names, key=lambda name: (name != "base", name))

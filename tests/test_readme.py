@@ -15,6 +15,7 @@ from speechllm.recipe_files import recipes
 from speechllm.registry import ADAPTERS, ENCODERS, METRICS
 from tests.corpora.covost2 import write_covost2
 from tests.corpora.must_c import write_must_c
+from tests.corpora.table import write_fake as write_table
 from tests.tiny import noise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +97,7 @@ def test_commands(line, quickstart, monkeypatch, capsys):
     if not Path("data/must_c").exists():
         write_must_c(Path("data/must_c"), ("de", "fr"))
         write_covost2(Path("data/covost2"))
+        write_table(Path("data/mine"))
     _, command, *arguments = shlex.split(line)
     assert command in COMMANDS
     if command in OTHER_COMMANDS:
