@@ -137,7 +137,7 @@ def _datamodule(corpus: str) -> type[Any]:
 
 
 def _first_lines() -> str:
-    return (inspect.getdoc(prepare) or "").split("\n\n")[1].replace("\n", " ")
+    return " ".join((inspect.getdoc(prepare) or "").split("\n\n")[:2]).replace("\n", " ")
 
 
 def _help() -> str:
@@ -155,12 +155,16 @@ def _help() -> str:
     return "\n".join(lines)
 
 
+def _count(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
 def _table(summary: dict[str, Any], published: dict[str, int]) -> str:
     head = f"{'split':<16}{'utterances':>12}{'published':>12}{'hours':>10}{'rejected':>10}{'changed':>10}"
     lines = [head if published else head.replace(f"{'published':>12}", "")]
     for name, split in summary["splits"].items():
         rejected, changed = (sum(split[key].values()) for key in ("rejected", "changed"))
-        counts = f"{split['utterances']:>12,}" + (f"{published.get(name, '?'):>12}" if published else "")
+        counts = f"{split['utterances']:>12,}" + (f"{_count(published.get(name)):>12}" if published else "")
         lines.append(f"{name:<16}{counts}{split['hours']:>10.2f}{rejected:>10,}{changed:>10,}")
         for key in ("rejected", "changed"):
             lines += [f"  {key}: {reason}: {count:,}" for reason, count in split[key].items()]

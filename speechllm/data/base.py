@@ -164,7 +164,9 @@ class SpeechDataModule(LightningDataModule):
         workers = max(1, self.num_workers)
         self._sampler = TrainingSampler(self.epoch_plan(), *self._world(), workers, self._trained)
         if self._state and not self._sampler.resume(self._state):
-            rank_zero_warn("The training rows are not those of the checkpoint: its epoch begins anew.")
+            rank_zero_warn(
+                "The training rows, or how they are batched, are not those of the checkpoint: its epoch begins anew."
+            )
         assert self._train is not None
         return DataLoader(
             SpeechDataset(self._train.rows, False, self.buffer_shards, self._training_augmentation()),

@@ -1,5 +1,6 @@
 """Which rows make up the batches of an epoch: a pure function of seed, epoch and number of processes."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -103,6 +104,13 @@ class EpochPlan:
         self._sizes = np.diff(self.units)
         slowest = self.budget.cost(np.minimum(self._longest_s / min(self.speeds), self._longest_s.max(initial=0.0)))
         self._bounds = bucket_bounds(np.sort(slowest), self.num_buckets, self.budget)
+
+    def mark(self) -> str:
+        """Return a hash of all that the batches depend on: of another plan the same step holds other rows."""
+        told = hashlib.sha256()
+        for value in vars(self).values():
+            told.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        return told.hexdigest()[:16]
 
     def steps(self, epoch: int, world_size: int, workers: int = 1) -> list[list[Draw]]:
         """Return the steps of an epoch, each with one batch for every process.

@@ -19,7 +19,7 @@ from speechllm.data.index import Manifest, ManifestIndex, ManifestWriter
 from speechllm.data.utterance import Utterance, parse_row, to_nfc
 from speechllm.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the manifests' layout; a change of it makes older ones stale."""
 
 LEARNED_SPLITS = ("train", "dev")
@@ -56,6 +56,9 @@ class Corpus(Protocol):
     Attributes:
         name: Name of the corpus, as batches and results carry it.
         version: Release of the corpus; results of different releases do not compare.
+
+    A corpus that repeats its talks for each target language, cut in other ways, has ``first_targets`` too: the target
+    by source language whose utterances alone are rows of ``asr``.
     """
 
     name: str
@@ -127,6 +130,7 @@ def write_manifests(corpus: Corpus, folder: Path) -> dict[str, SplitSummary]:
             "version": corpus.version,
             "languages": sorted({language for summary in summaries.values() for language in summary.languages}),
             "options": corpus.options(),
+            "first_targets": getattr(corpus, "first_targets", {}),
             "fingerprint": mark,
             "splits": {split: asdict(summary) for split, summary in summaries.items()},
         }
@@ -136,6 +140,23 @@ def write_manifests(corpus: Corpus, folder: Path) -> dict[str, SplitSummary]:
         msg = f"Cannot write manifests to '{folder}': {error}. Give `manifest_dir` a folder that you can write to."
         raise UserError(msg) from error
     return summaries
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return what ``corpus.json`` says of the manifests in a folder; nothing where there is none.
+
+    Raises:
+        UserError: If it is damaged.
+    """
+    path = folder / "corpus.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"'{path}' is damaged: {error}. Delete it, so that the manifests are written anew."
+        raise UserError(msg) from error
+    return found if isinstance(found, dict) else {}
 
 
 def open_manifest(folder: Path, split: str) -> Manifest:

@@ -12,8 +12,8 @@ from speechllm.batch import TASKS
 from speechllm.data.base import SpeechDataModule, TrainingRows
 from speechllm.data.exclusions import EXCLUSIONS, read_exclusions
 from speechllm.data.index import Manifest, ManifestIndex, id_hash
-from speechllm.data.manifest import open_manifest
-from speechllm.data.rows import JoinedRows, ManifestRows, Rows, Selection, select_rows, text_lengths
+from speechllm.data.manifest import open_manifest, read_summary
+from speechllm.data.rows import JoinedRows, ManifestRows, Rows, Selection, select_rows, text_lengths, transcribe_once
 from speechllm.errors import UserError, did_you_mean
 
 CHECKED_FILES = 50
@@ -75,8 +75,13 @@ class PreparedDataModule(SpeechDataModule):
         self.left_out: Counter[str] = Counter()
 
     def select(self, index: ManifestIndex) -> Selection:
-        """Return the rows of a manifest: one for each utterance, task and target language."""
-        return select_rows(index, self.tasks)
+        """Return the rows of a manifest: one for each utterance, task and target language.
+
+        Of a corpus that repeats its talks for each target language, ``asr`` has those of the first one alone.
+        """
+        selection = select_rows(index, self.tasks)
+        first = read_summary(self.manifest_dir).get("first_targets", {})
+        return transcribe_once(index, selection, first) if first else selection
 
     def train_rows(self) -> TrainingRows:
         """Return the rows to train on, and count what is left out.

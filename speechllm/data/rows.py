@@ -93,6 +93,23 @@ def select_rows(index: ManifestIndex, tasks: Sequence[str]) -> Selection:
     )
 
 
+def transcribe_once(index: ManifestIndex, selection: Selection, first: dict[str, str]) -> Selection:
+    """Return rows without those of ``asr`` that have no translation into the first target of their language.
+
+    Corpora of talks repeat them for each target language, cut in other ways: each would be transcribed several times.
+
+    Args:
+        index: Index of the manifest.
+        selection: Its rows.
+        first: First target language by source language.
+    """
+    keep = selection.tasks != TASKS.index("asr")
+    for source, target in first.items():
+        of_first = (index.languages[index.sources] == source) & (index.translation_column(target) >= 0)
+        keep |= of_first[selection.utterances]
+    return selection.keep(keep)
+
+
 def text_lengths(index: ManifestIndex, selection: Selection) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the characters of each row's transcript and of its translation; -1 where its task needs none.
 

@@ -49,11 +49,11 @@ class TrainingSampler(Sampler[Draw]):
     def state(self) -> dict[str, Any]:
         """Return what another sampler needs to go on: the epoch, and the batches that each process trained on."""
         seen = [*self.seen, (self.world_size, self.trained() - self._since)]
-        return {"epoch": self.epoch, "workers": self._workers, "seen": seen, "rows": self._mark()}
+        return {"epoch": self.epoch, "workers": self._workers, "seen": seen, "plan": self.plan.mark()}
 
     def resume(self, state: dict[str, Any]) -> bool:
-        """Go on where the sampler that gave ``state`` was; return False, and do nothing, if its rows were others."""
-        if state["rows"] != self._mark():
+        """Go on where the sampler that gave ``state`` was; return False, and do nothing, if its plan was another."""
+        if state["plan"] != self.plan.mark():
             return False
         self.epoch, self._workers = state["epoch"], state["workers"]
         self.seen = [(int(world_size), int(steps)) for world_size, steps in state["seen"]]
@@ -77,10 +77,6 @@ class TrainingSampler(Sampler[Draw]):
         for world_size, count in self.seen:
             steps = _dealt(steps, world_size)[count:]
         return _dealt(steps, self.world_size)
-
-    def _mark(self) -> list[float]:
-        """Return what tells the rows from others."""
-        return [len(self.plan.durations_s), round(float(self.plan.durations_s.sum()), 3), self.plan.seed]
 
 
 def _dealt(steps: list[list[Draw]], world_size: int) -> list[list[Draw]]:

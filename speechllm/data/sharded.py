@@ -10,12 +10,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from speechllm.data.base import TrainingRows
+from speechllm.data.exclusions import EXCLUSIONS
 from speechllm.data.index import Manifest
 from speechllm.data.manifest import index_path, manifest_path
 from speechllm.data.prepared import PreparedDataModule
 from speechllm.data.remote import Location
 from speechllm.data.rows import ManifestRows, Row, Rows, Selection
-from speechllm.data.shards import read_summary
+from speechllm.data.shards import fetch_summary
 from speechllm.errors import UserError
 
 
@@ -49,7 +50,7 @@ class ShardedDataModule(PreparedDataModule):
         Raises:
             UserError: If there are no shards, or they cannot be reached.
         """
-        summary = read_summary(self.location)
+        summary = fetch_summary(self.location)
         if "shards" not in summary:
             msg = f"'{self.location.url}' holds manifests without shards. Write some: `speechllm prepare … --shards`."
             raise UserError(msg)
@@ -65,6 +66,9 @@ class ShardedDataModule(PreparedDataModule):
         for split in summary["shards"]:
             for path in (manifest_path(self.manifest_dir, split), index_path(self.manifest_dir, split)):
                 path.write_bytes(self.location.read(path.name))
+        excluded = self.location.read_if_there(EXCLUSIONS)
+        if excluded:
+            (self.manifest_dir / EXCLUSIONS).write_bytes(excluded)
         here.write_bytes(newest)
 
     def train_rows(self) -> TrainingRows:
@@ -74,7 +78,7 @@ class ShardedDataModule(PreparedDataModule):
             UserError: If the manifest is absent or damaged, or nothing is left.
         """
         found = super().train_rows()
-        shards = read_summary(Location(str(self.manifest_dir)))["shards"]["train"]
+        shards = fetch_summary(Location(str(self.manifest_dir)))["shards"]["train"]
         ends = np.cumsum([shard["rows"] for shard in shards])
         found.shards = shard_starts(found.rows.utterances, ends)
         return found

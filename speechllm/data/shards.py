@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from speechllm.batch import SAMPLE_RATE
+from speechllm.data.exclusions import EXCLUSIONS
 from speechllm.data.index import Manifest, ManifestIndex, ManifestWriter
 from speechllm.data.manifest import index_path, manifest_path, open_manifest
 from speechllm.data.remote import Location
@@ -61,7 +62,7 @@ def write_shards(
     if shard_utterances < 1:
         msg = f"A shard needs at least one utterance, but `shard_utterances` is {shard_utterances}."
         raise UserError(msg)
-    summary = read_summary(Location(str(folder)))
+    summary = fetch_summary(Location(str(folder)))
     location = Location(url)
     summary["shards"] = {}
     with TemporaryDirectory() as scratch, WorkerPool(write_shard, workers) as pool:
@@ -81,11 +82,13 @@ def write_shards(
             about[key] = dict(Counter(about[key]) + unreadable)
             kept = [_rows_kept(split, record) for record in records]
             summary["shards"][split] = [asdict(Shard(job.file, rows)) for job, rows in zip(jobs, kept, strict=True)]
+    if (folder / EXCLUSIONS).is_file():
+        location.write(EXCLUSIONS, (folder / EXCLUSIONS).read_bytes())
     location.write("corpus.json", (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
     return summary
 
 
-def read_summary(location: Location) -> dict[str, Any]:
+def fetch_summary(location: Location) -> dict[str, Any]:
     """Return the ``corpus.json`` of a folder of manifests or shards.
 
     Raises:

@@ -44,6 +44,7 @@ class StampedCorpus:
         self.root = Path(root)
         self.source = source
         self.targets = list(targets)
+        self.first_targets = {source: targets[0]}
         self.cleaners = check_cleaners(clean_transcripts)
 
     def options(self) -> dict[str, Any]:
@@ -86,7 +87,8 @@ class StampedCorpus:
     def _segments(self, split: str, tally: Tally) -> Iterator[Segment]:
         folder = self._folder(split)
         path = folder / "stamped.tsv"
-        lines, texts = read_texts(path), {code: read_texts(text) for code, text in self._texts(split).items()}
+        lines = read_texts(path, tally)
+        texts = {code: read_texts(text, tally) for code, text in self._texts(split).items()}
         for language, column in texts.items():
             if len(column) != len(lines):
                 msg = f"'{path}' has {len(lines)} lines, and '{self._texts(split)[language]}' {len(column)}."

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechllm.audio import AudioInfo
-from speechllm.batch import TASKS
-from speechllm.data.index import ManifestIndex
 from speechllm.data.manifest import Tally
-from speechllm.data.rows import Selection
 from speechllm.data.stretches import Stretch, with_audio
 from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
@@ -47,33 +44,44 @@ class Segment(NamedTuple):
     file: AudioInfo | None = None
 
 
-def read_texts(path: Path) -> list[str]:
+def read_texts(path: Path, tally: Tally | None = None) -> list[str]:
     r"""Return the lines of a text; a carriage return is part of a line, unless every line ends with one.
+
+    Args:
+        path: The text.
+        tally: Where a last line that nothing ends is counted.
 
     Raises:
         UserError: If the file is not UTF-8.
     """
-    lines = read_lines(path)
+    lines = read_lines(path, tally)
     return [line[:-1] for line in lines] if lines and all(line.endswith("\r") for line in lines) else lines
 
 
-def read_segments(path: Path) -> list[dict[str, str]]:
+def read_segments(path: Path, tally: Tally | None = None) -> list[dict[str, str]]:
     """Return the entries of a yaml list of segments, every value as a string.
 
     The fields come in an order that depends on the release, and a yaml parser needs minutes for a training set: each
     ``{key: value, …}`` is read by its keys. Names and values may be quoted, and an entry may take several lines. Lists
     without braces, one ``key: value`` a line, are read too.
 
+    Args:
+        path: The list.
+        tally: Where a last line that nothing ends is counted.
+
     Raises:
-        UserError: If an entry is not closed or has no ``wav``, ``offset`` or ``duration``; the message names the line.
+        UserError: If an entry is not closed, has no ``wav``, ``offset`` or ``duration``, or holds anything that is not
+            a field; the message names the line.
     """
-    text = "\n".join(read_lines(path))
+    text = "\n".join(read_lines(path, tally))
     segments = []
     for entry in (_ENTRY if "{" in text else _BLOCK_ENTRY).finditer(text):
         fields = {key: double or single or bare.strip() for key, double, single, bare in _FIELD.findall(entry[1])}
         missing = [key for key in ("wav", "offset", "duration") if not fields.get(key)]
-        if missing or "{" in entry[1]:
-            wrong = "the entry is not closed" if "{" in entry[1] else f"no {', '.join(missing)} in '{entry[0].strip()}'"
+        rest = _FIELD.sub("", entry[1]).strip(", \t\r\n")  # of a decimal comma, for one
+        if missing or rest:
+            wrong = f"no {', '.join(missing)}" if missing else f"'{rest}' is no field"
+            wrong = "the entry is not closed" if "{" in entry[1] else f"{wrong} in '{entry[0].strip()}'"
             msg = f"{path}, line {line_of(text, entry.start())}: {wrong}. Unpack the archive anew."
             raise UserError(msg)
         segments.append(fields)
@@ -139,23 +147,6 @@ def to_utterances(
     """
     stretches = (_stretch(segment, tally, corpus, source) for segment in segments)
     yield from with_audio(stretches, split, tally, "Check the root, or unpack the audio.")
-
-
-def transcribe_once(index: ManifestIndex, selection: Selection, first: dict[str, str]) -> Selection:
-    """Return rows without those of ``asr`` that have no translation into the first target of their language.
-
-    The partitions of a language repeat the same talks, cut in other ways.
-
-    Args:
-        index: Index of the manifest.
-        selection: Its rows.
-        first: First target language by source language.
-    """
-    keep = selection.tasks != TASKS.index("asr")
-    for source, target in first.items():
-        of_first = (index.languages[index.sources] == source) & (index.translation_column(target) >= 0)
-        keep |= of_first[selection.utterances]
-    return selection.keep(keep)
 
 
 def _stretch(segment: Segment, tally: Tally, corpus: str, source: str) -> Stretch:

@@ -125,7 +125,7 @@ def japanese(text: str) -> str:
 
 
 def mlc_slm(text: str) -> str:
-    """Take out capitals and punctuation, as the baseline of MLC-SLM does (spec section 17.5).
+    """Take out capitals and punctuation, as the baseline of MLC-SLM does.
 
     Apostrophes and hyphens stay. Signs are taken out, not replaced: ``3.5`` becomes ``35``.
     """

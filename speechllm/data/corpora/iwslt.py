@@ -21,12 +21,10 @@ from typing import Any
 
 from speechllm.data.base import TrainingRows
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.index import ManifestIndex
 from speechllm.data.manifest import Tally, replacing
-from speechllm.data.rows import Selection, select_rows
 from speechllm.data.stamped import StampedCorpus, stamped_splits
 from speechllm.data.talk_references import match_talks, read_parallel_references
-from speechllm.data.talks import Segment, read_seconds, read_segments, to_utterances, transcribe_once
+from speechllm.data.talks import Segment, read_seconds, read_segments, to_utterances
 from speechllm.data.text import UNSPOKEN, check_cleaners, clean
 from speechllm.data.text_files import read_lines
 from speechllm.data.utterance import Utterance
@@ -93,6 +91,7 @@ class IWSLT:
         self.root = Path(root)
         self.source = source
         self.targets = list(targets)
+        self.first_targets = {source: targets[0]}
         self.segmentation = segmentation
         self.segment_list = segments
         self.cleaners = check_cleaners(clean_transcripts)
@@ -169,7 +168,7 @@ class IWSLT:
         return found
 
     def _segments(self, split: str, target: str, tally: Tally) -> Iterator[Segment]:
-        texts, talks = self._texts_and_talks(split, target)
+        texts, talks = self._texts_and_talks(split, target, tally)
         if self.segmentation == "given":
             self._check_given(split, target, texts, talks)
         else:
@@ -197,12 +196,12 @@ class IWSLT:
                 )
 
     def _texts_and_talks(
-        self, split: str, target: str
+        self, split: str, target: str, tally: Tally | None = None
     ) -> tuple[dict[str, dict[str, dict[str, str]]], dict[str, list[dict[str, str]]]]:
         """Return the references and the listed segments of each talk, both in the order of their files."""
         listed = self._list(split, target)
         talks: dict[str, list[dict[str, str]]] = {}
-        for entry in read_segments(listed):
+        for entry in read_segments(listed, tally):
             talks.setdefault(Path(_file_name(entry["wav"])).stem, []).append(entry)
         lines = [line.split() for path in self._orders(split, target) for line in read_lines(path)]
         order = [Path(_file_name(words[0])).stem for words in lines if words]
@@ -343,7 +342,6 @@ class IWSLTDataModule(CorpusDataModule):
             chosen = json.dumps([segments, corpus.cleaners]).encode()
             selection += f"_{hashlib.sha256(chosen).hexdigest()[:8]}"
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=test_splits, **kwargs)
-        self.first_target = {source: targets[0]}
 
     def prepare_data(self) -> None:
         """Write the manifests, unless they are there and current, and the references beside automatic segments.
@@ -368,7 +366,3 @@ class IWSLTDataModule(CorpusDataModule):
             msg = f"'{self.corpus.root}' holds test sets alone, and nothing to train on. Score it: `speechllm test`."
             raise UserError(msg)
         return super().train_rows()
-
-    def select(self, index: ManifestIndex) -> Selection:
-        """Return the rows of a manifest; ``asr`` of the first target's segments only."""
-        return transcribe_once(index, select_rows(index, self.tasks), self.first_target)

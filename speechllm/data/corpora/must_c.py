@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.index import ManifestIndex
 from speechllm.data.manifest import Tally
-from speechllm.data.rows import Selection, select_rows
 from speechllm.data.talks import (
     Segment,
     join_translations,
@@ -21,7 +19,6 @@ from speechllm.data.talks import (
     read_segments,
     read_texts,
     to_utterances,
-    transcribe_once,
 )
 from speechllm.data.text import UNSPOKEN, check_cleaners, clean
 from speechllm.data.utterance import Utterance
@@ -89,6 +86,7 @@ class MustC:
         self.root = Path(root)
         self.source = source
         self.targets = list(targets)
+        self.first_targets = {source: targets[0]}
         self.version = version
         self.cleaners = check_cleaners(clean_transcripts)
 
@@ -140,8 +138,8 @@ class MustC:
 
     def _segments(self, split: str, target: str, tally: Tally) -> Iterator[Segment]:
         yaml, source_text, target_text = self._texts(split, target)
-        segments = read_segments(yaml)
-        transcripts, translations = read_texts(source_text), read_texts(target_text)
+        segments = read_segments(yaml, tally)
+        transcripts, translations = read_texts(source_text, tally), read_texts(target_text, tally)
         if not len(segments) == len(transcripts) == len(translations):
             msg = (
                 f"The MuST-C files of {self.source}-{target} {split} do not match: '{yaml}' has {len(segments)} "
@@ -255,8 +253,3 @@ class MustCDataModule(CorpusDataModule):
         if corpus.cleaners != check_cleaners(UNSPOKEN):
             selection += f"_{'-'.join(corpus.cleaners) or 'verbatim'}"
         super().__init__(corpus, Path(root) / "manifests" / selection, tasks=tasks, test_splits=test_splits, **kwargs)
-        self.first_target = {source: targets[0]}
-
-    def select(self, index: ManifestIndex) -> Selection:
-        """Return the rows of a manifest; ``asr`` in the first target's partition only."""
-        return transcribe_once(index, select_rows(index, self.tasks), self.first_target)
