@@ -17,20 +17,24 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         path: The file; gzipped where its name ends in ``.gz``.
 
     Raises:
-        UserError: If the file cannot be read, or a line is not a JSON object.
+        UserError: If the file cannot be read, holds no row, or a line is not a JSON object.
     """
-    number = 0
+    number, found = 0, False
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if text.strip():
+                    found = True
                     where = f"{path}, line {number}"
                     yield where, _parsed(text, where)
     except (OSError, EOFError, zlib.error) as error:
         after = f", after line {number}" if number else ""
         msg = f"'{path}' cannot be read{after}: {error}. Fetch or write it anew."
         raise UserError(msg) from error
+    if not found:
+        msg = f"'{path}' holds no row. Fetch or write it anew."
+        raise UserError(msg)
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from speechllm.data.json_lines import read_json_lines, text_of
 from speechllm.data.manifest import Tally
+from speechllm.data.text_files import count_open_end, not_utf8
 from speechllm.errors import UserError, did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -57,7 +58,7 @@ def read_rows(path: Path, tally: Tally, whole: bool) -> Iterator[TableRow]:
     Args:
         path: The table; its suffix says how it is written. In CSV a cell may stand in quotes, with quotes inside
             doubled. In TSV quotes are text, unless a whole cell stands in them with doubled ones inside.
-        tally: Where rows of a wrong number of cells are counted.
+        tally: Where rows of a wrong number of cells are counted, and a last line that nothing ends.
         whole: Whether such a row is an error, as in a test set, and not left out.
 
     Raises:
@@ -85,10 +86,14 @@ def read_rows(path: Path, tally: Tally, whole: bool) -> Iterator[TableRow]:
                 msg = f"{path}, line {number}: {problem}. A cell with a {_separator(path)} in it must stand in quotes."
                 raise UserError(msg)
             tally.rejected[problem] += 1
-    except (OSError, UnicodeDecodeError) as error:
-        hint = " Save it as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
-        msg = f"The table '{path}' cannot be read: {error}.{hint}"
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 1))
+            count_open_end(file.read(), path.name, tally)
+    except OSError as error:
+        msg = f"The table '{path}' cannot be read: {error}."
         raise UserError(msg) from error
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
 
 
 def _filled(cells: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -7,11 +7,16 @@ from speechllm.data.manifest import Tally
 from speechllm.errors import UserError
 
 
-def read_lines(path: Path) -> list[str]:
-    r"""Return the lines of a text file, ended by ``\n`` alone.
+def read_lines(path: Path, tally: Tally | None = None, name: str | None = None) -> list[str]:
+    r"""Return the lines of a text file, ended by ``\n`` alone and without a byte order mark.
 
     The texts hold stray carriage returns and U+2028 in the middle of segments, which text mode and ``splitlines`` take
     for line ends.
+
+    Args:
+        path: The file.
+        tally: Where a last line that nothing ends is counted.
+        name: What the file is called in the tally, where a corpus has very many of them; its own name where not given.
 
     Raises:
         UserError: If the file cannot be read or is not UTF-8.
@@ -23,10 +28,42 @@ def read_lines(path: Path) -> list[str]:
         msg = f"'{path}' cannot be read: {error}."
         raise UserError(msg) from error
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        msg = f"'{path}' is not UTF-8 in line {line}: {error}. Fetch the file anew, or convert it."
-        raise UserError(msg) from error
+        raise not_utf8(path, error) from error
+    if tally is not None:
+        count_open_end(content, name or path.name, tally)
+    text = text.removeprefix("\ufeff")
     return text.removesuffix("\n").split("\n") if text else []
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
+    """Return what to say of a file that is not UTF-8, with the first line that is not.
+
+    Args:
+        path: The file.
+        error: What decoding it, or a part of it, raised.
+    """
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as found:
+        error = found  # of the whole file: a part does not know which line it begins with
+    return UserError(f"'{path}' is not UTF-8 in line {line_of(error)}: {error}. Save it as UTF-8, or fetch it anew.")
+
+
+def line_of(error: UnicodeDecodeError) -> int:
+    """Return the number of the line, from 1, that cannot be decoded."""
+    return error.object.count(b"\n", 0, error.start) + 1
+
+
+def count_open_end(content: bytes, name: str, tally: Tally) -> None:
+    """Count a file that does not end with a line feed: of a download that broke off, the last line is not whole.
+
+    Args:
+        content: The file, or the end of it.
+        name: What it is called.
+        tally: Where it is counted.
+    """
+    if content and not content.endswith(b"\n"):
+        tally.changed[f"no line feed ends {name}, which may be cut off"] += 1
 
 
 def read_table(
@@ -72,8 +109,7 @@ def read_table(
                 if escaped:
                     fields = [field.replace('\\"', '"') for field in fields]
                 yield dict(zip(header, fields, strict=True))
-            if not line.endswith(b"\n"):
-                tally.changed[f"no line feed ends {path.name}, which may be cut off"] += 1
+            count_open_end(line, path.name, tally)
     except UnicodeDecodeError as error:
         msg = f"{path}, line {number}: not UTF-8 ({error}). Fetch the file anew, or convert it."
         raise UserError(msg) from error

@@ -30,7 +30,7 @@ def test_line_feeds_alone_end_lines(tmp_path, content, lines):
 
 def test_lines_that_are_not_utf8_are_named(tmp_path):
     (tmp_path / "text").write_bytes(b"one\ntwo\n\xff\n")
-    with pytest.raises(UserError, match=r"text' is not UTF-8 in line 3: .*Fetch the file anew"):
+    with pytest.raises(UserError, match=r"text' is not UTF-8 in line 3: .*Save it as UTF-8"):
         read_lines(tmp_path / "text")
     with pytest.raises(UserError, match=r"none' cannot be read"):
         read_lines(tmp_path / "none")

@@ -22,7 +22,8 @@ from typing import Any
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.csj_tags import TagError, TagResolver
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.stretches import Stretch, with_audio
+from speechllm.data.stretches import Stretch, leave_out, with_audio
+from speechllm.data.text_files import count_open_end, line_of
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 
@@ -51,6 +52,7 @@ HIDDEN = "×"
 
 _SPLIT_OF = {talk: split for split, talks in SPLITS.items() for talk in talks.split()}
 _LONG_NASAL = re.compile("([んン])ー+")  # んー and ん are not told apart by the recipes of Kaldi, ESPnet and lhotse
+_TALK = re.compile(r"[ASDMR]\d\d[FM]\d{4}")
 _TIME = re.compile(r"(\d+) (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?) ([LR]):")
 
 
@@ -136,7 +138,8 @@ class CSJ:
         """Yield the utterances of a split's talks, by the talks' ids and by time.
 
         Raises:
-            UserError: If a transcription cannot be read, or no recording is there.
+            UserError: If a transcription cannot be read, or no recording is there; of a test set, also if one of the
+                two is missing, or a transcription holds no word.
         """
         hint = "Give `root` the folder that holds MORPH/SDB (or SDB) and WAV."
         yield from with_audio(self._stretches(split, tally), split, tally, hint)
@@ -144,10 +147,18 @@ class CSJ:
     def _stretches(self, split: str, tally: Tally) -> Iterator[Stretch]:
         place = self.root / "WAV"
         recordings = {path.stem: path for path in (place if place.is_dir() else self.root).rglob("*.[wW][aA][vV]")}
-        for sdb in self.files():
+        transcriptions = self.files()
+        talks = {sdb.stem for sdb in transcriptions}
+        for name, recording in sorted(recordings.items()):
+            talk = name.removesuffix("-L").removesuffix("-R")
+            if talk not in talks and _TALK.fullmatch(talk) and _split_of(talk) == split:
+                leave_out(str(recording), "recording without a transcription", split, tally)
+        for sdb in transcriptions:
             if _split_of(sdb.stem) != split:
                 continue
             segments = read_segments(sdb, self.text == "fluent", tally)
+            if not segments:
+                leave_out(str(sdb), "transcription without a word", split, tally)
             for segment in sorted(self._joined(segments), key=lambda one: (one.start_s, one.channel)):
                 if HIDDEN in segment.text:
                     if split in LEARNED_SPLITS:
@@ -202,16 +213,21 @@ def read_segments(path: Path, fluent: bool, tally: Tally) -> list[Segment]:
     Args:
         path: The talk's ``.sdb`` file.
         fluent: Whether fillers and fragments are left out of the texts.
-        tally: Where tags that are not known are counted.
+        tally: Where tags that are not known are counted, lines without a word, and a last one that nothing ends.
 
     Raises:
         UserError: If the file is not Shift-JIS, or a line or its tags are not as expected.
     """
     try:
-        lines = path.read_bytes().decode("cp932").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"'{path}' cannot be read: {error}. CSJ's transcriptions are Shift-JIS."
+        content = path.read_bytes()
+        lines = content.decode("cp932").split("\n")
+    except OSError as error:
+        msg = f"'{path}' cannot be read: {error}."
         raise UserError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path}, line {line_of(error)}: not Shift-JIS, as CSJ's transcriptions are: {error}. Fetch it anew."
+        raise UserError(msg) from error
+    count_open_end(content, "a transcription", tally)
     segments: dict[tuple[str, str], Segment] = {}
     resolvers = {channel: TagResolver(fluent) for channel in "LR"}
     where = str(path)
@@ -226,6 +242,8 @@ def read_segments(path: Path, fluent: bool, tally: Tally) -> list[Segment]:
                 msg = f"{where}: needs tab-separated fields, the fourth like '0001 00000.416-00001.253 L:-001-001'."
                 raise UserError(msg)
             name, start, end, channel = time.groups()
+            if not fields[5].strip():
+                tally.changed["line without a word"] += 1
             said, text = resolvers[channel].resolve(_LONG_NASAL.sub(r"\1", fields[5].rstrip("\r・")))
             if said:
                 segment = segments.get((channel, name))

@@ -25,6 +25,7 @@ from speechllm.data.headers import read_headers
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
 from speechllm.data.split_files import find_splits
 from speechllm.data.stretches import Stretch, Stretches, leave_out, with_audio
+from speechllm.data.text_files import count_open_end, not_utf8
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -35,6 +36,9 @@ COLUMNS = ("id", "audio", "tgt_text")
 _SLICE = re.compile(r"(.+):(\d+):(\d+)")
 _SPECIAL = re.compile(r"(\\.|\t)")
 _ESCAPED = {r"\"": '"', r"\\": "\\", "\\\t": "\t"}
+_MAX_FRAMES = 2**53
+"""Above this a float cannot count."""
+
 _AUDIO_IN_ZIP = (b"RIFF", b"fLaC", b"OggS")
 
 
@@ -114,8 +118,9 @@ class FairseqS2T:
                 info = infos.get(stretch.utterance.audio)
                 if info is not None and (found := _SLICE.fullmatch(row["audio"])):
                     stretch.file = info
-                    stretch.utterance.offset_s = int(found[2]) / info.sampling_rate
-                    stretch.duration_s = int(found[3]) / info.sampling_rate
+                    stretch.utterance.offset_s, stretch.duration_s = (
+                        min(int(digits), _MAX_FRAMES) / info.sampling_rate for digits in (found[2], found[3])
+                    )
                 stretches.add(stretch)
         yield from with_audio(stretches, split, tally, "Say what paths are relative to: `audio_root`.")
 
@@ -167,7 +172,8 @@ def _rows(path: Path, split: str, tally: Tally) -> Iterator[tuple[str, dict[str,
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
-            header = _fields(next(lines, "").removeprefix("\ufeff"))
+            line = next(lines, "")
+            header = _fields(line.removeprefix("\ufeff"))
             if missing := [column for column in COLUMNS if column not in header]:
                 msg = (
                     f"'{path}' has no column {', '.join(missing)}.{did_you_mean(missing[0], header)} Its columns are: "
@@ -181,9 +187,12 @@ def _rows(path: Path, split: str, tally: Tally) -> Iterator[tuple[str, dict[str,
                     yield where, dict(zip(header, fields, strict=True))
                 elif line.strip():
                     leave_out(where, f"{len(fields)} fields for {len(header)} columns", split, tally)
-    except (OSError, UnicodeDecodeError) as error:
+            count_open_end(line.encode(), path.name, tally)
+    except OSError as error:
         msg = f"The table '{path}' cannot be read: {error}."
         raise UserError(msg) from error
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
 
 
 def _fields(line: str) -> list[str]:

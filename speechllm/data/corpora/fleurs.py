@@ -172,7 +172,11 @@ class Fleurs:
         if path is None:
             msg = f"There is no '{split}.tsv' of FLEURS in {code} in '{self.root}'."
             raise UserError(msg)
-        for number, line in enumerate(read_lines(path), start=1):
+        lines = read_lines(path, tally)
+        if not lines:
+            msg = f"'{path}' is empty. Fetch the list anew."
+            raise UserError(msg)
+        for number, line in enumerate(lines, start=1):
             fields = line.rstrip("\r").split("\t")
             if not (wrong := _wrong(fields)):
                 yield Row(*fields[:4])

@@ -284,6 +284,8 @@ def read_segments(path: Path, split: str, tally: Tally) -> Iterator[Segment]:
             leave_out(where, "fewer than 3 fields", split, tally)
         elif None in times:
             leave_out(where, "start or end is not a number of seconds", split, tally, f": '{line[:40]}'")
+        elif _seconds(fields[2]) is not None and "." in fields[2]:
+            leave_out(where, "a time in the place of the speaker", split, tally)
         elif len(fields) == 3 and split in LEARNED_SPLITS:
             tally.rejected["no text"] += 1
         else:

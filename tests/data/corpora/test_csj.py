@@ -226,8 +226,8 @@ GOOD = sdb_lines(TRAIN, [(0.0, 1.0, "L", ["一"])])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD.encode("utf-8"), r"A02F0001\.sdb' cannot be read: .*cp932.*Shift-JIS"),
-        (GOOD.encode("cp932")[:-7] + b"\x81", r"A02F0001\.sdb' cannot be read: .*cp932"),
+        (GOOD.encode("utf-8"), r"A02F0001\.sdb, line 1: not Shift-JIS.*cp932"),
+        (GOOD.encode("cp932")[:-7] + b"\x81", r"A02F0001\.sdb, line 1: not Shift-JIS.*cp932"),
         (GOOD.replace("\t", " ").encode("cp932"), r"A02F0001\.sdb, line 1: needs tab-separated fields"),
         ((GOOD + GOOD[:20]).encode("cp932"), "line 2: needs tab-separated fields, the fourth like '0001"),
         (GOOD.replace("L:", "M:").encode("cp932"), "line 1: needs tab-separated fields"),

@@ -193,7 +193,7 @@ def test_test_rows_all_stay(root):
         ),
         (b"", "has no column id, audio, tgt_text"),
         (b"id,audio,tgt_text\n", "has no column id, audio, tgt_text"),
-        (b"id\taudio\ttgt_text\na\tclip.wav\tcaf\xe9\n", r"list\.tsv' cannot be read: .*utf-8"),
+        (b"id\taudio\ttgt_text\na\tclip.wav\tcaf\xe9\n", r"list\.tsv' is not UTF-8 in line 2: .*utf-8"),
         (b"id\taudio\ttgt_text\ttgt_lang\na\tclip.wav\tt\tger\n", "line 2: unknown language 'ger'"),
     ],
 )

@@ -203,7 +203,7 @@ def test_test_rows_without_references_and_silent_clips_stay(root):
         ("audio,audio\n", "the column audio more than once"),
         ('audio,transcript\nclips/1.wav,a\nclips/0.wav,"He said "no""\n', "line 3: .*Double the quotes"),
         ('audio,transcript\nclips/1.wav,a\nclips/0.wav,"open\nclips/1.wav,b\n', "line 3: .*unexpected end"),
-        (b"audio,transcript\nclips/0.wav,caf\xe9\n", r"train\.csv' cannot be read: .* Save it as UTF-8"),
+        (b"audio,transcript\nclips/0.wav,caf\xe9\n", r"train\.csv' is not UTF-8 in line 2: .* Save it as UTF-8"),
         (
             "audio,transcript,source\nclips/0.wav,a,en\nclips/1.wav,b,ge\n",
             "line 3: unknown language 'ge'. Did you mean",
