@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import weakref
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -207,6 +208,7 @@ class Manifest:
         start, end = self.index.blocks[block], self.index.blocks[block + 1]
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
         try:
             # pread: worker processes share the open file, and its position with it.
             lines = gzip.decompress(os.pread(self._file, end - start, start)).split(b"\n")
