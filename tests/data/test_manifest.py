@@ -217,6 +217,13 @@ def test_manifest_that_changed_or_whose_index_is_gone(many):
             open_manifest(many, "train")
 
 
+def test_manifests_that_nobody_reads_are_closed(folder):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert open_manifest(folder, "train")[0].transcript
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_text_comes_in_nfc_but_for_references(tmp_path):
     decomposed = "u\u0308ber"
 

@@ -19,13 +19,26 @@ def rows_of(path, columns=("path", "sentence"), **options):
         (b"", []),
         (b"a\nb", ["a", "b"]),
         (b"a\n\n", ["a", ""]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
         ("a\u2028b\rc\x0bd\u0085e\x00f\n".encode(), ["a\u2028b\rc\x0bd\u0085e\x00f"]),
     ],
-    ids=["empty", "no end", "empty last", "odd characters"],
+    ids=["empty", "no end", "empty last", "byte order mark", "odd characters"],
 )
 def test_line_feeds_alone_end_lines(tmp_path, content, lines):
     (tmp_path / "text").write_bytes(content)
     assert read_lines(tmp_path / "text") == lines
+
+
+def test_a_last_line_that_nothing_ends_is_counted(tmp_path):
+    tally = Tally()
+    for content in (b"", b"a\n", b"\n", b"a\nb", b"a"):
+        (tmp_path / "text").write_bytes(content)
+        read_lines(tmp_path / "text", tally)
+    assert read_lines(tmp_path / "text", tally, "one of many") == ["a"]
+    assert tally.changed == {
+        "no line feed ends text, which may be cut off": 2,
+        "no line feed ends one of many, which may be cut off": 1,
+    }
 
 
 def test_lines_that_are_not_utf8_are_named(tmp_path):

@@ -53,7 +53,7 @@ HIDDEN = "×"
 _SPLIT_OF = {talk: split for split, talks in SPLITS.items() for talk in talks.split()}
 _LONG_NASAL = re.compile("([んン])ー+")  # んー and ん are not told apart by the recipes of Kaldi, ESPnet and lhotse
 _TALK = re.compile(r"[ASDMR]\d\d[FM]\d{4}")
-_TIME = re.compile(r"(\d+) (\d+(?:\.\d+)?)-(\d+(?:\.\d+)?) ([LR]):")
+_TIME = re.compile(r"(\d+) (\d{1,9}(?:\.\d+)?)-(\d{1,9}(?:\.\d+)?) ([LR]):")
 
 
 @dataclass

@@ -100,7 +100,8 @@ class ReazonSpeech:
         """Yield the rows of a split in the order of the table.
 
         Raises:
-            UserError: If the table is not UTF-8, no clip is there, or a row of the test set has no tab.
+            UserError: If the table is not UTF-8, no clip is there, a row of the test set has no tab, or one of dev or
+                test comes twice.
         """
         hint = f"Unpack the archives so that the folders 000, 001, … lie in '{self.root / 'data'}'."
         yield from with_audio(self._stretches(split, tally), split, tally, hint)
@@ -109,17 +110,26 @@ class ReazonSpeech:
         path, folder = self._table(), self._folder()
         held = self.dev_rows + self.test_rows
         first, end = {"dev": (0, self.dev_rows), "test": (self.dev_rows, held), "train": (held, None)}[split]
+        clips: dict[str, int] = {}  # of dev and test
         with path.open("rb") as lines:
             line = b""
-            for number, line in enumerate(islice(lines, first, end), start=first + 1):
+            for number, line in enumerate(islice(lines, end), start=1):
                 where = f"{path}, line {number}"
                 try:
                     clip, tab, text = line.decode("utf-8").removesuffix("\n").removesuffix("\r").partition("\t")
                 except UnicodeDecodeError as error:
                     msg = f"{where}: not UTF-8: {error}. Fetch the table anew."
                     raise UserError(msg) from error
+                if clip and number <= held and (before := clips.setdefault(clip, number)) != number:
+                    msg = f"{where}: the clip '{clip}' is in line {before} already. Take one of the two out."
+                    raise UserError(msg)
+                if number <= first:
+                    continue
                 if not tab or not clip:
                     leave_out(where, "no tab between clip and text" if clip else "no clip", split, tally)
+                    continue
+                if number > held and clip in clips:
+                    tally.rejected["the clip is in dev or test"] += 1
                     continue
                 if (cleaned := clean(text, self.cleaners)) != text:
                     tally.changed["transcript cleaned"] += 1

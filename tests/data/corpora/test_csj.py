@@ -243,6 +243,36 @@ def test_mistakes_are_named_with_their_place(tmp_path, content, message):
         read(tmp_path)
 
 
+def test_talks_without_words_or_without_a_transcription_are_counted_in_train_and_named_in_a_test_set(tmp_path):
+    write_fake(tmp_path)
+    sdb = tmp_path / "MORPH/SDB"
+    (sdb / "core/A01F0055.sdb").write_bytes(b"")
+    (sdb / "noncore/D01F0002.sdb").unlink()
+    (sdb / "noncore/S05M0613.sdb").unlink()
+    utterances, tally = read(tmp_path)
+    assert not utterances
+    assert tally.rejected == {"transcription without a word": 1, "recording without a transcription": 2}
+    (sdb / "core/A01M0110.sdb").write_bytes(b"\n")
+    with pytest.raises(UserError, match=r"A01M0110\.sdb: transcription without a word\. A test set must be whole"):
+        read(tmp_path, "eval1")
+    (sdb / "core/A01M0056.sdb").unlink()
+    with pytest.raises(UserError, match=r"A01M0056\.wav: recording without a transcription\. A test set must be"):
+        read(tmp_path, "eval2")
+
+
+def test_lines_without_a_word_and_transcriptions_that_nothing_ends_are_counted(tmp_path):
+    write_fake(tmp_path)
+    path = tmp_path / "MORPH/SDB/core/A01F0055.sdb"
+    lines = path.read_bytes().decode("cp932").split("\n")
+    fields = lines[1].split("\t")
+    fields[5] = ""
+    path.write_bytes("\n".join([lines[0], "\t".join(fields), *lines[2:]])[:-5].encode("cp932"))
+    assert read(tmp_path)[1].changed == {
+        "line without a word": 1,
+        "no line feed ends a transcription, which may be cut off": 1,
+    }
+
+
 def test_line_ends_and_empty_lines_are_passed_over(tmp_path):
     write_talk(tmp_path, TRAIN, [])
     (tmp_path / f"MORPH/SDB/core/{TRAIN}.sdb").write_bytes(

@@ -217,6 +217,20 @@ def test_a_test_row_is_never_left_out_in_silence(root, line, message):
         read(root, f"id\taudio\ttgt_text\na\tclip.wav\tt\n{line}\n".encode(), "test")
 
 
+def test_slices_of_any_size_are_read(root):
+    slices = [f"clip.wav:0:{'9' * 400}", f"clip.wav:{'9' * 400}:1"]
+    utterances, tally = read(root, [row("long", slices[0]), row("past", slices[1])], "test")
+    assert utterances[0].duration_s == utterances[0].recording_duration_s
+    assert utterances[1].duration_s == 1 / 16_000
+    assert sum(tally.changed.values()) == 2
+
+
+def test_a_table_that_nothing_ends_is_counted(root):
+    cut = {"no line feed ends list.tsv, which may be cut off": 1}
+    assert read(root, b"id\taudio\ttgt_text\na\tclip.wav\tcut of")[1].changed == cut
+    assert read(root, b"id\taudio\ttgt_text")[1].changed == cut
+
+
 def test_tables_are_found_or_named(root):
     with pytest.raises(UserError, match=r"No table in .*<split>\.tsv.*Name the tables"):
         FairseqS2T(root, {}).splits()

@@ -179,6 +179,19 @@ def test_wrong_rows_are_counted_and_named_in_a_test_set(root, fields, reason):
         read(corpus(root), "test")
 
 
+def test_lists_that_are_marked_cut_off_or_empty(root):
+    path = root / "en_us/train.tsv"
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    utterances, tally = read(corpus(root))
+    assert (len(utterances), tally) == (3, Tally())
+    path.write_bytes(content[:-3])
+    assert read(corpus(root))[1].changed == {"no line feed ends train.tsv, which may be cut off": 1}
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"en_us/train\.tsv' is empty"):
+        read(corpus(root))
+
+
 def test_list_that_is_not_utf8_is_named(root):
     (root / "en_us/train.tsv").write_bytes(b"\xff\xfe1\t")
     with pytest.raises(UserError, match=r"en_us/train\.tsv' is not UTF-8"):

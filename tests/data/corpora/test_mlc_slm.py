@@ -225,6 +225,13 @@ def test_odd_white_space_divides_no_fields(root, odd):
     assert (last.id, last.transcript) == ("Thai-0901_001-O1-000020-000050", "so it is")
 
 
+def test_a_time_in_the_place_of_the_speaker_is_a_row_gone_wrong(root):
+    path = root / "test/Thai/0901_001.txt"
+    path.write_text("0\t2\t0.5\tO1\n")
+    with pytest.raises(UserError, match=r"0901_001\.txt, line 1: a time in the place of the speaker"):
+        read(root, "test")
+
+
 def test_a_list_that_nothing_ends_is_counted(root):
     path = root / "MLC-SLM_Workshop-Training_Set_2/data/French/0700/0700_003.txt"
     path.write_bytes(path.read_bytes()[:-9])

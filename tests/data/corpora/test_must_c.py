@@ -62,6 +62,24 @@ class TestFormats:
             {"duration": "3.0", "offset": "4.25", "wav": "b, c.wav"},
         ]
 
+    @pytest.mark.parametrize(
+        ("entry", "message"),
+        [
+            ("{duration: 1,5, offset: 16.08, wav: a.wav}", r"line 2: '5' is no field in '\{duration: 1,5"),
+            ("{duration: 1.5; offset: 16.08, wav: a.wav}", "line 2: no offset in"),
+            ("{duration: 1.5, offset: 2, wav: 'a'.wav}", r"line 2: '\.wav' is no field in"),
+        ],
+    )
+    def test_what_is_no_field_of_a_segment_is_named(self, tmp_path, entry, message):
+        (tmp_path / "train.yaml").write_text(f"- {{wav: a.wav, duration: 1.5, offset: 2}}\n- {entry}\n")
+        with pytest.raises(UserError, match=rf"train\.yaml, {message}"):
+            read_segments(tmp_path / "train.yaml")
+
+    def test_a_text_that_nothing_ends_is_counted(self, root):
+        path = root / "en-de/data/dev/txt/dev.de"
+        path.write_bytes(path.read_bytes()[:-4])
+        assert read(root, "dev")[1].changed["no line feed ends dev.de, which may be cut off"] == 1
+
     def test_a_large_segment_list_is_read_at_once(self, tmp_path):
         line = "- {duration: 3.500000, offset: 16.080000, rW: 9, uW: 0, speaker_id: spk.767, wav: ted_767.wav}\n"
         (tmp_path / "train.yaml").write_text(line * 50_000)

@@ -223,6 +223,8 @@ def test_mistakes_are_named_with_their_place(root, row, message):
         (b'{"audio_filepath": "a.wav", "text": "caf\xe9"}', "line 1: not JSON: .*utf-8"),
         (b'{"audio_filepath": "a.wav",\r"text": "t"}\n[1]\n', "line 1: no source language"),
         (b"[]\n", "line 1: not a JSON object, but list"),
+        (b"", "' holds no row. Fetch or write it anew"),
+        (b"\n\n", "' holds no row"),
         (b'\x00\x00{"audio_filepath": "a.wav"}\n', "line 1: not JSON"),
         (b"[\n" + json.dumps(GOOD).encode() + b"\n]\n", "line 1: not JSON"),
     ],

@@ -131,6 +131,25 @@ def test_test_rows_all_stay(root):
     assert not tally.rejected
 
 
+def test_no_clip_is_in_two_splits(root):
+    table = root / "tsv/small.tsv"
+    rows = [(clip, text) for clip, _, text in ROWS]
+    write_table(table, [*rows, rows[0], rows[3]])
+    utterances, tally = read(root)
+    assert (len(utterances), tally.rejected) == (3, {"the clip is in dev or test": 2})
+    write_table(table, [rows[0], *rows])
+    for split in ("train", "dev", "test"):
+        with pytest.raises(UserError, match=r"small\.tsv, line 2: the clip '000/00a1\.flac' is in line 1 already"):
+            read(root, split)
+
+
+def test_a_table_that_nothing_ends_is_counted(root):
+    table = root / "tsv/small.tsv"
+    table.write_bytes(table.read_bytes()[:-4])
+    assert read(root)[1].changed == {"no line feed ends small.tsv, which may be cut off": 1}
+    assert not read(root, "test")[1].changed
+
+
 def test_mistakes_are_named_with_their_place(root):
     with pytest.raises(UserError, match=r"Unknown ReazonSpeech size 'smal'. Did you mean 'small'\?"):
         ReazonSpeech(root, size="smal")
