@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import soundfile
 
 from speechllm.data import SyntheticDataModule
-from speechllm.data.doctor import check_corpus
+from speechllm.data.doctor.check import check_corpus
 
 PICTURE = Path(__file__).resolve().parent / "images" / "check.png"
 

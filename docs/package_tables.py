@@ -12,7 +12,10 @@ import docstring_parser
 import speechllm
 import speechllm.adapters
 import speechllm.data
+import speechllm.data.augmentation
 import speechllm.data.corpora
+import speechllm.data.doctor
+import speechllm.data.reading
 import speechllm.decoders
 import speechllm.encoders
 import speechllm.fusions
@@ -21,8 +24,8 @@ import speechllm.models
 from speechllm.cli import COMMANDS
 from speechllm.commands.prepare import corpora, corpus_options
 from speechllm.commands.zoo import as_yaml, catalogue, part_options, registries
-from speechllm.data.doctor_rules import REASONS, Thresholds
-from speechllm.data.text import CLEANERS
+from speechllm.data.doctor.rules import REASONS, Thresholds
+from speechllm.data.reading.text import CLEANERS
 from speechllm.registry import METRICS, Registry
 
 REGISTRIES = registries() | {"metrics": METRICS}
@@ -35,11 +38,10 @@ PACKAGES = (
     speechllm.models,
     speechllm.data,
     speechllm.data.corpora,
+    speechllm.data.reading,
+    speechllm.data.doctor,
+    speechllm.data.augmentation,
 )
-BEHIND_SYNTHETIC = {
-    *("espeak", "grammar", "inflection", "lexicon", "sentence_patterns", "short_answers", "synthetic_voices"),
-}
-"""Modules that only the synthetic corpus uses."""
 
 
 def part_tables() -> dict[str, str]:
@@ -141,8 +143,7 @@ def _markdown(text: str) -> str:
 
 
 def _modules(package: ModuleType) -> str:
-    found = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
-    names = [name for name in found if name not in BEHIND_SYNTHETIC]
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
     sections = [
         f"### `{package.__name__}.{name}`\n\n```{{eval-rst}}\n.. automodule:: {package.__name__}.{name}\n```\n"
         for name in sorted(names, key=lambda name: (name != "base", name))

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.data import datamodules
-from speechllm.data.augment import Augmentation
+from speechllm.data.augmentation.augment import Augmentation
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
 from speechllm.models.base import SpeechToText

@@ -78,7 +78,7 @@ def prepare(
 
         print(install_exclusions(exclude, folder))
     if check:
-        from speechllm.data.doctor import check_corpus
+        from speechllm.data.doctor.check import check_corpus
 
         print(check_corpus(folder, workers=workers))
     if shards is not None:

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from speechllm.batch import Batch
-from speechllm.data.augment import SNR_DB, Augmentation, Augmenter
+from speechllm.data.augmentation.augment import SNR_DB, Augmentation, Augmenter
+from speechllm.data.augmentation.noise import Noise
 from speechllm.data.dataset import SpeechDataset
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
-from speechllm.data.noise import Noise
 from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.data.shard_plan import ShardPlan

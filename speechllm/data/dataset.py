@@ -9,8 +9,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from speechllm.audio import AudioError, read_audio
-from speechllm.batch import Batch
-from speechllm.data.augment import change_speed
+from speechllm.batch import SAMPLE_RATE, Batch
+from speechllm.data.augmentation.augment import change_speed
 from speechllm.data.epoch_plan import Draw
 from speechllm.data.rows import Row, Rows
 from speechllm.data.shard_reader import ShardReader, is_in_shard
@@ -95,6 +95,9 @@ class SpeechDataset(Dataset[Batch]):
     def _read(self, utterance: Utterance) -> Tensor:
         if is_in_shard(utterance.audio):
             samples = self._shards.read(utterance.audio)
+            if len(samples) != round(utterance.duration_s * SAMPLE_RATE):
+                msg = f"'{utterance.audio}' is not the clip of its manifest. Write the shards anew."
+                raise AudioError(msg)
         else:
             samples = read_audio(utterance.audio, utterance.offset_s, utterance.duration_s, utterance.channel)
         if len(samples) < MIN_SAMPLES:

@@ -12,7 +12,7 @@ import numpy as np
 
 from speechllm.data.index import id_hash
 from speechllm.data.manifest import open_manifest, replacing
-from speechllm.data.text_files import read_lines
+from speechllm.data.reading.text_files import read_lines
 from speechllm.errors import UserError, did_you_mean
 
 EXCLUSIONS = "exclude.tsv"

@@ -79,15 +79,35 @@ class ManifestIndex:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (OSError, ValueError, KeyError, zlib.error, EOFError) as error:
+                index = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            if problem := index._problem():
+                raise ValueError(problem)
+        except Exception as error:  # of zip files, of numpy's headers, of sizes that no memory has
             msg = f"The index '{path}' cannot be read: {error}. Prepare the corpus anew (`speechllm prepare`)."
             raise UserError(msg) from error
-        except Exception as error:
-            if type(error).__name__ != "BadZipFile":
-                raise
-            msg = f"The index '{path}' is damaged: {error}. Prepare the corpus anew (`speechllm prepare`)."
-            raise UserError(msg) from error
+        return index
+
+    def _problem(self) -> str:
+        """Return what in the arrays does not go together, empty where all does."""
+        rows, languages = self.durations_s.shape, self.languages.shape
+        shapes = {
+            "durations_s": ("f", rows[:1]),
+            "ids": ("u", rows),
+            "sources": ("i", rows),
+            "transcript_chars": ("i", rows),
+            "translation_chars": ("i", rows + languages),
+            "languages": ("U", languages[:1]),
+            "blocks": ("i", (max(1, -(-len(self.ids) // BLOCK_ROWS)) + 1,) if self.ids.ndim else ()),
+        }
+        for name, (kind, shape) in shapes.items():
+            array = getattr(self, name)
+            if (array.dtype.kind, array.shape) != (kind, shape) or array.ndim == 0:
+                return f"'{name}' is an array of {array.shape} {array.dtype}"
+        if len(self) and not 0 <= self.sources.min() <= self.sources.max() < len(self.languages):
+            return "'sources' names languages that are not there"
+        if self.blocks[0] or (np.diff(self.blocks) <= 0).any():
+            return "'blocks' does not rise from 0"
+        return ""
 
 
 def id_hash(utterance_id: str) -> int:
@@ -202,7 +222,7 @@ class Manifest:
         """Return the utterance of a row, from 0.
 
         Raises:
-            UserError: If the manifest is damaged there.
+            UserError: If the manifest is damaged there, or is not the one that the index belongs to.
         """
         block, line = divmod(int(row), BLOCK_ROWS)
         start, end = self.index.blocks[block], self.index.blocks[block + 1]
@@ -215,7 +235,16 @@ class Manifest:
         except (OSError, EOFError, zlib.error) as error:
             msg = f"'{self.path}', row {row + 1}: {error}. Delete the folder and prepare the corpus anew."
             raise UserError(msg) from error
-        return parse_row(lines[line], self.path, int(row) + 1)
+        if line >= len(lines):
+            lines, line = [b""], 0
+        utterance = parse_row(lines[line], self.path, int(row) + 1)
+        if id_hash(utterance.id) != self.index.ids[row]:
+            msg = (
+                f"'{self.path}', row {row + 1}: the utterance '{utterance.id}' is not the one of its index. Delete the "
+                "folder and prepare the corpus anew."
+            )
+            raise UserError(msg)
+        return utterance
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}

@@ -107,6 +107,9 @@ class Location:
         content = bytes(system.cat_file(path, start=start, end=stop))
         if len(content) > stop - start:  # a server that knows no ranges sends everything
             content = content[start:stop]
+        if len(content) != stop - start and self.is_local:
+            msg = f"'{self.url}/{name}' ends at byte {start + len(content)}, before {stop}. Write it anew."
+            raise UserError(msg)
         if len(content) != stop - start:
             msg = f"{len(content)} bytes came instead of {stop - start}"
             raise OSError(msg)
@@ -118,6 +121,8 @@ class Location:
         for attempt in range(1, self.tries + 1):
             try:
                 return action()
+            except UserError:
+                raise
             except GONE as error:
                 msg = f"'{where}' is not there, or may not be used: {error}. Correct the address, or write it anew."
                 raise UserError(msg) from error

@@ -151,9 +151,7 @@ def swap_columns(text: _Text) -> bytes:
     count = max(map(len, table))
     order = text.rng.sample(range(count), count)
     text.note.whole = True
-    return b"\n".join(
-        separator.join([row[column] for column in order] if len(row) == count else row) for row in table
-    )
+    return b"\n".join(separator.join([row[column] for column in order] if len(row) == count else row) for row in table)
 
 
 def stray_carriage_return(text: _Text) -> bytes:

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningCLI
 
 import speechllm.data
 from speechllm.data import CoVoST2DataModule, MixtureDataModule, MustCDataModule, SpeechDataModule
-from speechllm.data.augment import Augmentation
+from speechllm.data.augmentation.augment import Augmentation
 from speechllm.data.manifest import manifest_path
 from speechllm.errors import UserError
 from tests.corpora.covost2 import write_covost2

@@ -10,7 +10,7 @@ import torch
 from torchaudio.functional import resample
 
 from speechllm.data import CoVoST2DataModule, MlcSlmDataModule, ShardedDataModule, TableDataModule
-from speechllm.data.doctor import check_corpus
+from speechllm.data.doctor.check import check_corpus
 from speechllm.data.shards import write_shards
 
 MOST = 150

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechllm.data.clips import with_durations
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.text import check_cleaners, clean
-from speechllm.data.text_files import read_table
+from speechllm.data.reading.clips import with_durations
+from speechllm.data.reading.text import check_cleaners, clean
+from speechllm.data.reading.text_files import read_table
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -132,15 +132,17 @@ def clip_durations(folder: Path, split: str) -> dict[str, float]:
     path = folder / "clip_durations.tsv"
     if split not in LEARNED_SPLITS or not path.is_file():
         return {}
-    durations_s = {}
-    for row in read_table(path, (), Tally()):  # a clip without a right row has its header read
+    durations_s, name, tally = {}, None, Tally()
+    for row in read_table(path, (), tally):  # a clip without a right row has its header read
+        name = row.get("clip") or row.get("filename")
         try:
             duration_s = float(row.get("duration[ms]", "")) / 1000
         except ValueError:
             continue
-        name = row.get("clip") or row.get("filename")
         if name and 0 < duration_s < math.inf:
             durations_s[name] = duration_s
+    if tally.changed and name:  # the file is cut off, and perhaps within the last duration
+        durations_s.pop(name, None)
     return durations_s
 
 

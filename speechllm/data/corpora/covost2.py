@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speechllm.data.clips import with_durations
 from speechllm.data.corpora.commonvoice import (
     clip_durations,
     clip_id,
@@ -28,8 +27,9 @@ from speechllm.data.corpora.commonvoice import (
 )
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.text import check_cleaners, clean
-from speechllm.data.text_files import read_table
+from speechllm.data.reading.clips import with_durations
+from speechllm.data.reading.text import check_cleaners, clean
+from speechllm.data.reading.text_files import read_table
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language

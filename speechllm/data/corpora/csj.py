@@ -2,8 +2,8 @@
 
 ``SDB/{core,noncore}/<talk>.sdb`` (below ``MORPH`` or not, or anywhere) has one word a line in Shift-JIS, its fields
 divided by tabs; of these the fourth is ``<segment> <start>-<end> <channel>:…`` and the sixth the word as transcribed,
-with tags (:mod:`speechllm.data.csj_tags`). ``WAV`` has ``<talk>.wav``, and ``<talk>-L.wav`` and ``<talk>-R.wav`` of
-dialogues, whose ids begin with D, in folders or not.
+with tags (:mod:`speechllm.data.reading.csj_tags`). ``WAV`` has ``<talk>.wav``, and ``<talk>-L.wav`` and
+``<talk>-R.wav`` of dialogues, whose ids begin with D, in folders or not.
 
 As Kaldi and ESPnet, whose scores are the ones that are published: segments are joined over pauses of up to 0.5 s until
 an utterance is longer than 10 s; the test sets are their eval1, eval2 and eval3, ten talks each; six other talks of one
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.csj_tags import TagError, TagResolver
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.stretches import Stretch, leave_out, with_audio
-from speechllm.data.text_files import count_open_end, line_of
+from speechllm.data.reading.csj_tags import TagError, TagResolver
+from speechllm.data.reading.stretches import Stretch, leave_out, with_audio
+from speechllm.data.reading.text_files import count_open_end, line_of
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 

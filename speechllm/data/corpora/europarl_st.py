@@ -15,16 +15,16 @@ import numpy as np
 import soundfile
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.headers import read_headers
 from speechllm.data.manifest import Tally
-from speechllm.data.talks import (
+from speechllm.data.reading.headers import read_headers
+from speechllm.data.reading.talks import (
     Segment,
     join_translations,
     read_seconds,
     read_texts,
     to_utterances,
 )
-from speechllm.data.text import check_cleaners, clean
+from speechllm.data.reading.text import check_cleaners, clean
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -53,7 +53,7 @@ class EuroparlST:
         root: Folder that holds one folder per source language, or ``v1.1``, which does.
         pairs: Language pairs: ``en-de``, ``fr-en``.
         train_noisy: Whether ``train`` has the segments of ``train-noisy`` too.
-        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.text.CLEANERS`.
+        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.reading.text.CLEANERS`.
     """
 
     name = "europarl_st"

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.headers import read_headers
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.split_files import find_splits
-from speechllm.data.stretches import Stretch, Stretches, leave_out, with_audio
-from speechllm.data.text_files import count_open_end, not_utf8
+from speechllm.data.reading.headers import read_headers
+from speechllm.data.reading.split_files import find_splits
+from speechllm.data.reading.stretches import Stretch, Stretches, leave_out, with_audio
+from speechllm.data.reading.text_files import count_open_end, not_utf8
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language

@@ -22,11 +22,11 @@ from typing import Any
 from speechllm.data.base import TrainingRows
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import Tally, replacing
-from speechllm.data.stamped import StampedCorpus, stamped_splits
-from speechllm.data.talk_references import match_talks, read_parallel_references
-from speechllm.data.talks import Segment, read_seconds, read_segments, to_utterances
-from speechllm.data.text import UNSPOKEN, check_cleaners, clean
-from speechllm.data.text_files import read_lines
+from speechllm.data.reading.stamped import StampedCorpus, stamped_splits
+from speechllm.data.reading.talk_references import match_talks, read_parallel_references
+from speechllm.data.reading.talks import Segment, read_seconds, read_segments, to_utterances
+from speechllm.data.reading.text import UNSPOKEN, check_cleaners, clean
+from speechllm.data.reading.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -69,7 +69,7 @@ class IWSLT:
         segmentation: ``given`` or ``automatic``.
         segments: Segment list to use for the organizers' own, from the folder of the test set on; ``{split}`` and
             ``{pair}`` stand for the test set and the language pair.
-        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.text.CLEANERS`.
+        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.reading.text.CLEANERS`.
     """
 
     name = "iwslt"

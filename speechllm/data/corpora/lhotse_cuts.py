@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.json_lines import read_json_lines, text_of
-from speechllm.data.lhotse_audio import UnusableAudio, audio_fields, locate
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.split_files import SPLITS, find_files, find_splits
-from speechllm.data.stretches import Stretch, Stretches, leave_out, with_audio
+from speechllm.data.reading.json_lines import read_json_lines, text_of
+from speechllm.data.reading.lhotse_audio import UnusableAudio, audio_fields, locate
+from speechllm.data.reading.split_files import SPLITS, find_files, find_splits
+from speechllm.data.reading.stretches import Stretch, Stretches, leave_out, with_audio
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import LANGUAGE_NAMES, check_language

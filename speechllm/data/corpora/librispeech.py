@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechllm.data.clips import with_durations
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.text import check_cleaners, clean
-from speechllm.data.text_files import read_lines
+from speechllm.data.reading.clips import with_durations
+from speechllm.data.reading.text import check_cleaners, clean
+from speechllm.data.reading.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.stretches import Stretch, leave_out, with_audio
-from speechllm.data.text import check_cleaners, clean
-from speechllm.data.text_files import read_lines
+from speechllm.data.reading.stretches import Stretch, leave_out, with_audio
+from speechllm.data.reading.text import check_cleaners, clean
+from speechllm.data.reading.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import language_code

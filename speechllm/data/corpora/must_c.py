@@ -12,7 +12,7 @@ from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import Tally
-from speechllm.data.talks import (
+from speechllm.data.reading.talks import (
     Segment,
     join_translations,
     read_seconds,
@@ -20,7 +20,7 @@ from speechllm.data.talks import (
     read_texts,
     to_utterances,
 )
-from speechllm.data.text import UNSPOKEN, check_cleaners, clean
+from speechllm.data.reading.text import UNSPOKEN, check_cleaners, clean
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
@@ -61,8 +61,8 @@ class MustC:
         targets: Languages of the translations, one partition each.
         version: Release: ``v1``, ``v1.2``, ``v2`` or ``v3``. It cannot be told from the files, and scores of different
             releases do not compare.
-        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.text.CLEANERS`. Translations stay
-            verbatim.
+        clean_transcripts: Cleaners of transcripts, out of :data:`speechllm.data.reading.text.CLEANERS`. Translations
+            stay verbatim.
     """
 
     name = "must_c"

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.data.corpus import CorpusDataModule
-from speechllm.data.json_lines import read_json_lines, seconds_of, text_of
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.split_files import find_splits
-from speechllm.data.stretches import Stretch, Stretches, leave_out, with_audio
+from speechllm.data.reading.json_lines import read_json_lines, seconds_of, text_of
+from speechllm.data.reading.split_files import find_splits
+from speechllm.data.reading.stretches import Stretch, Stretches, leave_out, with_audio
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from speechllm.batch import SAMPLE_RATE
 from speechllm.data.corpora.must_c import MustCDataModule
-from speechllm.data.grammar import split_sentences
-from speechllm.data.lexicon import LANGUAGES
-from speechllm.data.sentence_patterns import Sentence
-from speechllm.data.synthetic_voices import VOICES, Voice, speak_talk
+from speechllm.data.synthesis.grammar import split_sentences
+from speechllm.data.synthesis.lexicon import LANGUAGES
+from speechllm.data.synthesis.sentence_patterns import Sentence
+from speechllm.data.synthesis.synthetic_voices import VOICES, Voice, speak_talk
 from speechllm.errors import UserError, did_you_mean
 
 SOURCE = "en"

@@ -17,9 +17,9 @@ from typing import Any
 from speechllm.audio import AudioInfo
 from speechllm.data.corpus import CorpusDataModule
 from speechllm.data.manifest import LEARNED_SPLITS, Tally
-from speechllm.data.split_files import find_splits
-from speechllm.data.stretches import Stretch, Stretches, leave_out, with_audio
-from speechllm.data.table_rows import COLUMNS, SUFFIXES, TableRow, read_rows
+from speechllm.data.reading.split_files import find_splits
+from speechllm.data.reading.stretches import Stretch, Stretches, leave_out, with_audio
+from speechllm.data.reading.table_rows import COLUMNS, SUFFIXES, TableRow, read_rows
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language

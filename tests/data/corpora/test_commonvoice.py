@@ -6,7 +6,7 @@ import soundfile
 from speechllm.audio import read_audio
 from speechllm.data.corpora.commonvoice import CommonVoice, CommonVoiceDataModule
 from speechllm.data.manifest import Tally
-from speechllm.data.text import quotes
+from speechllm.data.reading.text import quotes
 from speechllm.errors import UserError
 from tests.corpora.commonvoice import COLUMNS, VALID, write_clips, write_durations, write_fake, write_list
 from tests.data.damage import check_damage

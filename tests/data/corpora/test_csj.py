@@ -4,8 +4,8 @@ import pytest
 from lhotse.recipes.csj import CSJSDBParser
 
 from speechllm.data.corpora.csj import CSJ, EXCLUDED, SPLITS, CSJDataModule
-from speechllm.data.csj_tags import TagError, TagResolver
 from speechllm.data.manifest import Tally
+from speechllm.data.reading.csj_tags import TagError, TagResolver
 from speechllm.errors import UserError
 from tests.corpora.csj import TALKS, sdb_lines, write_fake, write_talk
 

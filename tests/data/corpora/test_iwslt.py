@@ -6,9 +6,9 @@ import pytest
 
 from speechllm.data.corpora.iwslt import IWSLT, IWSLTDataModule
 from speechllm.data.manifest import Tally, read_manifest
-from speechllm.data.stamped import StampedCorpus
-from speechllm.data.talk_references import match_talks, read_references
-from speechllm.data.text import UNSPOKEN
+from speechllm.data.reading.stamped import StampedCorpus
+from speechllm.data.reading.talk_references import match_talks, read_references
+from speechllm.data.reading.text import UNSPOKEN
 from speechllm.errors import UserError
 from tests.corpora.iwslt import AUTOMATIC, TST2018, TST2019, write_fake, write_set, write_stamped
 

@@ -8,7 +8,7 @@ import pytest
 
 from speechllm.data.corpora.mlc_slm import MlcSlm, MlcSlmDataModule
 from speechllm.data.manifest import Tally
-from speechllm.data.text import mlc_slm
+from speechllm.data.reading.text import mlc_slm
 from speechllm.errors import UserError
 from tests.corpora.mlc_slm import SPLITS, write_fake, write_recording
 

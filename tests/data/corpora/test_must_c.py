@@ -7,8 +7,8 @@ import pytest
 
 from speechllm.data.corpora.must_c import MustC, MustCDataModule
 from speechllm.data.manifest import Tally, read_manifest
-from speechllm.data.talks import read_segments, read_texts
-from speechllm.data.text import UNSPOKEN
+from speechllm.data.reading.talks import read_segments, read_texts
+from speechllm.data.reading.text import UNSPOKEN
 from speechllm.errors import UserError
 from tests.corpora.must_c import TEST, VALID, write_fake, write_must_c, write_split
 

@@ -5,7 +5,7 @@ import soundfile
 
 from speechllm.data.corpora.reazonspeech import ReazonSpeech, ReazonSpeechDataModule
 from speechllm.data.manifest import Tally
-from speechllm.data.text import japanese
+from speechllm.data.reading.text import japanese
 from speechllm.errors import UserError
 from tests.corpora.must_c import tone
 from tests.corpora.reazonspeech import ROWS, write_fake, write_table

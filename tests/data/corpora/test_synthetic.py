@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from speechllm.data.corpora import synthetic
 from speechllm.data.corpora.must_c import MustC
 from speechllm.data.corpora.synthetic import SyntheticDataModule, write_synthetic_corpus
-from speechllm.data.espeak import synthesize
-from speechllm.data.synthetic_voices import VOICES
-from speechllm.data.talks import read_segments
-from speechllm.data.text_files import read_lines
+from speechllm.data.reading.talks import read_segments
+from speechllm.data.reading.text_files import read_lines
+from speechllm.data.synthesis.espeak import synthesize
+from speechllm.data.synthesis.synthetic_voices import VOICES
 from speechllm.decoders.tokenizer import SPECIAL_TOKENS
 from speechllm.errors import UserError
 

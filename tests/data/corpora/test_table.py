@@ -100,7 +100,7 @@ def test_durations_come_from_the_header_where_the_table_has_none(root):
 
 
 def test_a_duration_that_is_given_is_not_looked_up(root, monkeypatch):
-    monkeypatch.setattr("speechllm.data.headers.audio_info", lambda path: pytest.fail("the header was read"))
+    monkeypatch.setattr("speechllm.data.reading.headers.audio_info", lambda path: pytest.fail("the header was read"))
     (utterance,), _ = read(root, "audio,transcript,duration\nclips/0.wav,a,0.4\n")
     assert utterance.duration_s == 0.4
 

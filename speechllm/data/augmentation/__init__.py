@@ -1,0 +1,1 @@
+"""What is done to the audio of training, and the noise that tests add."""

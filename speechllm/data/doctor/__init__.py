@@ -1,0 +1,1 @@
+"""The corpus doctor: what is wrong with audio and texts, and what training should leave out."""

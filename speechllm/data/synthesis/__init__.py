@@ -1,0 +1,1 @@
+"""The synthetic corpus: sentences of a grammar with exact translations, spoken by espeak-ng."""
