@@ -1,6 +1,6 @@
 """Manifests, indices and shards that went bad after they were written: a clear error, or everything is still there.
 
-More cases than the default: ``SPEECHLLM_FUZZ_CASES=1000 pytest tests/data/test_fuzz_manifests.py``.
+More cases than the default: ``SPEECHLLM_FUZZ_CASES=500 pytest tests/data/test_fuzz_manifests.py``.
 """
 
 import gzip
@@ -22,10 +22,10 @@ from speechllm.errors import UserError
 from tests.corpora.must_c import tone
 from tests.data.corruption import noise_inside, restored, truncated
 
-CASES = int(os.environ.get("SPEECHLLM_FUZZ_CASES", "150"))
+CASES = int(os.environ.get("SPEECHLLM_FUZZ_CASES", "50"))
 
-ROWS = 70
-"""More than two blocks of a manifest."""
+ROWS = 40
+"""More than a block of a manifest."""
 
 TASKS = ["asr", "st"]
 
@@ -50,7 +50,7 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shards(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
-    write_shards(table.manifest_dir, str(folder), shard_utterances=20, workers=0)
+    write_shards(table.manifest_dir, str(folder), shard_utterances=15, workers=0)
     return folder
 
 
@@ -176,8 +176,8 @@ def changed_arrays(content, rng):
         lambda: np.array(7),
         lambda: array.astype(object).astype("c16" if array.dtype.kind != "U" else "O"),
     ]
-    if name in ("ids", "blocks", "sources"):  # nobody can see that numbers are others
-        changes += [lambda: array + 9, lambda: array - 9, lambda: array[::-1] + (name == "sources")]
+    if name in ("ids", "blocks", "sources"):  # of other numbers nobody can see that they are others
+        changes += [lambda: array + array.dtype.type(9), lambda: array[::-1] + array.dtype.type(90)]
     change = rng.choice(changes)
     if (new := change()) is not None:
         arrays[name] = new
@@ -231,7 +231,7 @@ def test_manifests_are_written_anew_where_their_summary_went_bad(table, caplog):
     path = table.manifest_dir / "corpus.json"
     content = path.read_bytes()
     rng = random.Random(0)
-    for number in range(30):
+    for number in range(9):
         path.write_bytes(truncated(content, rng) if number % 3 else changed_json(content, rng))
         table.prepare_data()
         assert read(table, caplog)[0] == intact
