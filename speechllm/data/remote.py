@@ -108,7 +108,7 @@ class Location:
         if len(content) > stop - start:  # a server that knows no ranges sends everything
             content = content[start:stop]
         if len(content) != stop - start and self.is_local:
-            msg = f"'{self.url}/{name}' ends at byte {start + len(content)}, before {stop}. Write it anew."
+            msg = f"'{self.url}/{name}' ends before byte {stop}. Write it anew."
             raise UserError(msg)
         if len(content) != stop - start:
             msg = f"{len(content)} bytes came instead of {stop - start}"

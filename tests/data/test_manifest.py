@@ -6,6 +6,7 @@ import os
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet
@@ -215,6 +216,43 @@ def test_manifest_that_changed_or_whose_index_is_gone(many):
         index_path(many, "train").write_bytes(broken)
         with pytest.raises(UserError, match=r"index.npz' .*[Pp]repare the corpus anew"):
             open_manifest(many, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("ids", None, "ids is not a file in the archive"),
+        ("ids", lambda array: array[:-1], r"'ids' is an array of \(99,\) uint64"),
+        ("durations_s", lambda array: array[:, None], r"'durations_s' is an array of \(100, 1\) float64"),
+        ("durations_s", lambda array: np.array(7.0), r"'durations_s' is an array of \(\) float64"),
+        ("sources", lambda array: array.astype("U8"), r"'sources' is an array of \(100,\) <U8"),
+        ("sources", lambda array: array + 5, "'sources' names languages that are not there"),
+        ("sources", lambda array: array - 5, "'sources' names languages that are not there"),
+        ("translation_chars", lambda array: array[:, :1], r"'translation_chars' is an array of \(100, 1\) int32"),
+        ("languages", lambda array: np.array(["en"]), "'translation_chars' is an array of"),
+        ("languages", lambda array: array.astype(object), "Object arrays cannot be loaded"),
+        ("blocks", lambda array: array[:-1], r"'blocks' is an array of \(4,\) int64"),
+        ("blocks", lambda array: array[::-1], "'blocks' does not rise from 0"),
+    ],
+)
+def test_an_index_whose_arrays_do_not_go_together_is_refused(many, name, change, message):
+    path = index_path(many, "train")
+    arrays = dict(np.load(path))
+    if change is None:
+        del arrays[name]
+    else:
+        arrays[name] = change(arrays[name])
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=rf"train\.index\.npz' cannot be read: .*{message}.* Prepare the corpus anew"):
+        open_manifest(many, "train")
+
+
+def test_rows_are_those_of_the_index(many):
+    path = index_path(many, "train")
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"ids": np.roll(arrays["ids"], 1)})
+    with pytest.raises(UserError, match=r"train\.jsonl\.gz', row 5: the utterance 'u4' is not the one of its index"):
+        open_manifest(many, "train")[4]
 
 
 def test_manifests_that_nobody_reads_are_closed(folder):

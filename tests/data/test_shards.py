@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from itertools import chain
 
@@ -93,6 +94,27 @@ def test_shards_are_tars_that_others_can_read(shards):
         samples, rate = soundfile.read(io.BytesIO(tar.extractfile(names[0]).read()))
         assert (rate, len(samples)) == (16_000, 8_000 + 400 * 4)
         assert json.load(tar.extractfile(names[1]))["supervisions"][0]["text"] == "Number 4\u2028"
+
+
+def test_a_clip_that_is_not_the_one_of_its_manifest_is_not_read(shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    first, second = (folder / f"train-{number:06d}.tar" for number in (1, 2))
+    first.rename(folder / "other.tar")
+    second.rename(first)
+    (folder / "other.tar").rename(second)
+    skipped = [said for batch in sharded(folder).train_dataloader() for said in batch.skipped]
+    assert len(skipped) == 2 * 2 * 4
+    assert any(".tar#512+" in said and "is not the clip of its manifest" in said for said in skipped)
+
+
+def test_a_shard_that_is_cut_off_on_disk_is_not_waited_for(shards, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    shard = folder / "test-000003.tar"
+    shard.write_bytes(shard.read_bytes()[:2_000])
+    with pytest.raises(UserError, match=r"test-000003\.tar' ends before byte \d+\. Write it anew"):
+        list(sharded(folder).test_dataloader())
 
 
 def test_rows_of_train_are_shuffled_among_shards(shards):

@@ -111,6 +111,14 @@ def test_wrong_durations_are_measured_instead(tmp_path, row):
     assert [one.duration_s for one in read(tmp_path)[0]] == [0.3, 1.25, 0.5]
 
 
+def test_the_last_duration_of_a_list_that_is_cut_off_is_measured_instead(tmp_path):
+    folder = write(tmp_path / "sv-SE", "17.0")
+    write_durations(folder, [(TRAIN[1][0], 1.25), (TRAIN[0][0], 9.0)])
+    path = folder / "clip_durations.tsv"
+    path.write_bytes(path.read_bytes()[:-2])
+    assert [one.duration_s for one in read(tmp_path)[0]] == [0.3, 1.25, 0.5]
+
+
 @pytest.mark.parametrize(
     ("sentence", "transcript"),
     [
