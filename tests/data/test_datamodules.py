@@ -281,7 +281,9 @@ def test_augmentation_depends_on_seed_epoch_and_utterance_alone(must_c):
     assert any(len(first[key]) != len(plain[key]) for key in plain)
     same = [key for key in first if len(first[key]) == len(other[key])]
     assert same
-    assert all(torch.equal(first[key], other[key]) for key in same)
+    for key in same:
+        # A worker has one thread, and sums in another order than several.
+        torch.testing.assert_close(first[key], other[key], rtol=0, atol=1e-5)
     loader = data.train_dataloader()
     loader.sampler.begin_epoch(1)
     later = audio_of(loader)
@@ -308,7 +310,7 @@ def test_test_audio_in_noise(must_c):
     with pytest.raises(UserError, match=r"augment\.noise: nowhere"):
         prepared(must_c, augment=Augmentation(noise="nowhere")).setup("fit")
     for key, audio in noisy.items():
-        assert torch.equal(audio, again[key]), "every system hears the same"
+        torch.testing.assert_close(audio, again[key], rtol=0, atol=1e-5)  # every system hears the same
         if len(audio):
             speech = clean[key] * (audio @ clean[key] / clean[key].square().sum())  # scaled where it would clip
             noise = audio - speech

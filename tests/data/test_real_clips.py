@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from torchaudio.functional import resample
 
 from speechllm.data import CoVoST2DataModule, MlcSlmDataModule, ShardedDataModule, TableDataModule
 from speechllm.data.doctor.check import check_corpus
+from speechllm.data.manifest import Tally
+from speechllm.data.reading.text_files import read_table
 from speechllm.data.shards import write_shards
 
-MOST = 150
+MOST = 1_000
 """Clips of a corpus that are looked at one by one; they are evenly spaced."""
 
 
@@ -81,9 +84,9 @@ def test_texts_ids_and_samples_come_back(table):
         assert batch.transcripts[place] == row["text"]
         assert batch.source_languages[place] == row["src_lang"]
         assert batch.audio_lengths[place] == len(audio) == math.ceil(count * 16_000 / rate)
-        torch.testing.assert_close(
-            batch.audio[place, : len(audio)], audio, rtol=0, atol=1e-5
-        )  # its filter is float32, ours double
+        # The reference is computed in double precision, and the filter from 22,050 Hz has 320 phases of 475 taps.
+        tolerance = 1e-5 if rate == 22_050 else 1e-6
+        torch.testing.assert_close(batch.audio[place, : len(audio)], audio, rtol=0, atol=tolerance)
         assert abs(float(row["duration"]) - len(audio) / 16_000) < 0.1
 
 
@@ -105,10 +108,11 @@ def test_shards_hold_the_same_to_sixteen_bits(table, tmp_path):
 
 def test_the_doctor_can_decode_all(table):
     data, _, _ = table
-    report = check_corpus(data.manifest_dir, workers=0)
-    printed = str(report)
-    assert "Decoded" in printed
-    assert not any(words in printed for words in ("missing", "not decodable", "truncated", "is empty"))
+    assert "Decoded" in str(check_corpus(data.manifest_dir, workers=0))
+    found = read_table(data.manifest_dir / "check/findings.tsv", ("split", "id", "reason"), Tally())
+    reasons = {row["reason"] for row in found}
+    assert not reasons & {"missing file", "empty file", "not decodable", "crashes the decoder", "past the end"}
+    assert not {reason for reason in reasons if re.search("truncated|damaged|shorter|cannot|rate|channel", reason)}
 
 
 def test_conversations_in_the_layout_of_mlc_slm(shared_data, tmp_path):

@@ -197,7 +197,9 @@ class Rows(torch.utils.data.Dataset):
 def test_workers_draw_what_the_main_process_draws(rooms, noises):
     rows = Rows(Augmenter(everything(rooms, noises)))
     loader = DataLoader(rows, batch_size=None, num_workers=2)
-    assert all(torch.equal(rows[row], audio) for row, audio in enumerate(loader))
+    for row, audio in enumerate(loader):
+        # A worker has one thread, and sums in another order than several.
+        torch.testing.assert_close(rows[row], audio, rtol=0, atol=1e-5)
     sent = pickle.loads(pickle.dumps(rows))  # as workers get it where there is no fork
     assert all(torch.equal(rows[row], sent[row]) for row in range(len(rows)))
 
