@@ -16,7 +16,7 @@ from speechllm.data.manifest import Tally
 from speechllm.data.reading.text_files import read_table
 from speechllm.data.shards import write_shards
 
-MOST = 1_000
+MOST = 300
 """Clips of a corpus that are looked at one by one; they are evenly spaced."""
 
 
