@@ -16,7 +16,7 @@ from speechllm.data.manifest import Tally
 from speechllm.data.reading.text_files import read_table
 from speechllm.data.shards import write_shards
 
-MOST = 300
+MOST = 500
 """Clips of a corpus that are looked at one by one; they are evenly spaced."""
 
 
@@ -84,8 +84,8 @@ def test_texts_ids_and_samples_come_back(table):
         assert batch.transcripts[place] == row["text"]
         assert batch.source_languages[place] == row["src_lang"]
         assert batch.audio_lengths[place] == len(audio) == math.ceil(count * 16_000 / rate)
-        # The reference is computed in double precision, and the filter from 22,050 Hz has 320 phases of 475 taps.
-        tolerance = 1e-5 if rate == 22_050 else 1e-6
+        # The reference is computed in double precision, and the filters from 22,050 and 44,100 Hz have hundreds of taps.
+        tolerance = 1e-6 if rate % 8_000 == 0 else 1e-5
         torch.testing.assert_close(batch.audio[place, : len(audio)], audio, rtol=0, atol=tolerance)
         assert abs(float(row["duration"]) - len(audio) / 16_000) < 0.1
 
@@ -112,7 +112,9 @@ def test_the_doctor_can_decode_all(table):
     found = read_table(data.manifest_dir / "check/findings.tsv", ("split", "id", "reason"), Tally())
     reasons = {row["reason"] for row in found}
     assert not reasons & {"missing file", "empty file", "not decodable", "crashes the decoder", "past the end"}
-    assert not {reason for reason in reasons if re.search("truncated|damaged|shorter|cannot|rate|channel", reason)}
+    assert not {
+        reason for reason in reasons if re.search("truncated|damaged|shorter|cannot|rate differs|channel", reason)
+    }
 
 
 def test_conversations_in_the_layout_of_mlc_slm(shared_data, tmp_path):
