@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -191,8 +192,8 @@ def prepare_samples(samples: npt.NDArray[np.generic] | Tensor, sampling_rate: in
 
 
 def _open(path: str | Path) -> soundfile.SoundFile:
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "does not exist"
+    if not os.path.isfile(path):  # unlike Path.is_file, it has an answer for names that are too long
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
         msg = f"The audio file '{path}' {what}. Check the path; where a manifest names it, prepare the corpus anew."
         raise AudioError(msg)
     if Path(path).stat().st_size == 0:

@@ -84,6 +84,8 @@ def test_bad_files_are_named_with_what_to_do(tmp_path):
         "empty.mp3": "0 bytes",
         "text.wav": "cannot be decoded",
         "folder.wav": "is a folder",
+        f"{'long' * 100}.wav": "does not exist",
+        "nul\0.wav": "does not exist",
         "none.wav": "no samples",
         "nan.wav": "NaN or infinite",
         "loud.wav": "reach 30000",

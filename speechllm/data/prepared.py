@@ -1,5 +1,6 @@
 """The datamodule of manifests that are there: rows by task, limits on what is trained on, fixed evaluation sets."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class PreparedDataModule(SpeechDataModule):
         """
         places = [number * len(rows) // CHECKED_FILES for number in range(CHECKED_FILES)]
         files = sorted({rows[number].utterance.audio for number in places})
-        missing = [file for file in files if not Path(file).is_file()]
+        missing = [file for file in files if not os.path.isfile(file)]
         if len(missing) == len(files):
             msg = (
                 f"None of {len(files)} audio files looked for exists, such as '{missing[0]}'. Where the corpus was "

@@ -42,7 +42,6 @@ class Corruption:
     harmless: bool = False
     number: bool = False
     whole: bool = False
-
     absent: bool = False
     shifts: bool = False
 
@@ -192,7 +191,7 @@ def another_number(text: _Text) -> bytes:
     value = text.rng.choice(NUMBERS)
     line = text.content.count(b"\n", 0, number.start()) + 1
     text.note.what += f" in line {line}: {number[0].decode()} → {value[:20]}"
-    text.note.lines, text.note.number = 1, True
+    text.note.lines, text.note.number = 1 if line > 1 else len(text.lines), True
     return text.content[: number.start()] + value.encode() + text.content[number.end() :]
 
 
@@ -200,7 +199,7 @@ def another_byte(text: _Text) -> bytes:
     places = [at for at, byte in enumerate(text.content) if byte != 10]
     at, byte = text.rng.choice(places), text.rng.choice([byte for byte in range(256) if byte != 10])
     text.note.what += f" at {at}: {text.content[at]:#x} → {byte:#x}"
-    text.note.lines = 1
+    text.note.lines = 1 if b"\n" in text.content[:at] else len(text.lines)
     return text.content[:at] + bytes([byte]) + text.content[at + 1 :]
 
 

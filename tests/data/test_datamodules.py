@@ -4,17 +4,18 @@ from itertools import chain
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
 import speechllm.data
-from speechllm.data import CoVoST2DataModule, MixtureDataModule, MustCDataModule, SpeechDataModule
+from speechllm.data import CoVoST2DataModule, MixtureDataModule, MustCDataModule, SpeechDataModule, TableDataModule
 from speechllm.data.augmentation.augment import Augmentation
 from speechllm.data.manifest import manifest_path
 from speechllm.errors import UserError
 from tests.corpora.covost2 import write_covost2
-from tests.corpora.must_c import write_must_c
+from tests.corpora.must_c import tone, write_must_c
 
 
 class Recorder(LightningModule):
@@ -114,6 +115,16 @@ def test_absent_corpus_and_absent_manifests(tmp_path):
         datamodule.prepare_data()
     with pytest.raises(UserError, match="No manifest of the split 'train'"):
         datamodule.setup("fit")
+
+
+def test_a_name_that_no_file_can_have_counts_as_silence(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(0.5), 16_000)
+    rows = ["audio,transcript,translation_de", "a.wav,Yes.,Ja.", f"{'long' * 200}.wav,No.,Nein."]
+    (tmp_path / "test.csv").write_text("".join(f"{row}\n" for row in rows))
+    data = TableDataModule(str(tmp_path), source="en", num_workers=0)
+    data.prepare_data()
+    (batch,) = data.test_dataloader()
+    assert sorted(batch.audio_lengths.tolist()) == [0, 8_000]
 
 
 def test_training_limits_are_counted_and_spare_the_test_set(must_c):

@@ -54,7 +54,7 @@ def locate(recording: dict[str, Any], channel: int | list[int], folder: str) -> 
         if kind != "file":
             raise UnusableAudio(_NOT_FILES.get(kind, f"the audio is of the type '{kind}'"))
     sampling_rate, duration_s = _rate_of_file(recording), float(recording["duration"])
-    if sampling_rate <= 0 or not 0 < duration_s < float("inf"):
+    if not 0 < sampling_rate < 2**31 or not 0 < duration_s < float("inf"):
         msg = f"a recording of {duration_s} s at {sampling_rate} Hz"
         raise ValueError(msg)
     wanted = {channel} if isinstance(channel, int) else set(channel)

@@ -307,6 +307,7 @@ def good(talk):
         (lambda row: row["recording"].update(sources=None), "not a cut, .*not iterable"),
         (lambda row: row["recording"].update(duration=0), "a recording of 0.0 s at 22050 Hz"),
         (lambda row: row["recording"].update(sampling_rate="fast"), "invalid literal for int"),
+        (lambda row: row["recording"].update(sampling_rate=10**30), "a recording of 2.0 s at 10{30} Hz"),
         (lambda row: row["recording"].update(transforms=["x"]), "string indices must be integers"),
         (lambda row: row.update(supervisions=["x"]), "not a cut"),
         (lambda row: row["supervisions"][0].update(start=float("nan")), "a supervision of .* s from nan s on"),
