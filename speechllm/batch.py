@@ -35,6 +35,9 @@ class Batch:
         rows: Position of each utterance in its split; predictions are written in this order.
         audio_of: Position of the first utterance with the very same audio, for each utterance, which is its own where
             there is no other; encoders run once for each audio. All are their own where nothing is given.
+        speakers: Speaker of each utterance, as the corpus calls it; empty where it does not.
+        recordings: Path of the audio file of each utterance, a talk for instance; empty where there is none.
+        offsets_s: Where each utterance begins in that file, in seconds.
         skipped: One message for each clip that was left out of this batch as unreadable (training only).
     """
 
@@ -49,10 +52,17 @@ class Batch:
     corpora: list[str]
     rows: list[int]
     audio_of: list[int] = field(default_factory=list)
+    speakers: list[str] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
+    offsets_s: list[float] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.audio_of = self.audio_of or list(range(len(self.ids)))
+        size = len(self.ids)
+        self.audio_of = self.audio_of or list(range(size))
+        self.speakers = self.speakers or [""] * size
+        self.recordings = self.recordings or [""] * size
+        self.offsets_s = self.offsets_s or [0.0] * size
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,6 +89,9 @@ class Batch:
             corpora=[self.corpora[row] for row in rows],
             rows=[self.rows[row] for row in rows],
             audio_of=[first_of.setdefault(self.audio_of[row], place) for place, row in enumerate(rows)],
+            speakers=[self.speakers[row] for row in rows],
+            recordings=[self.recordings[row] for row in rows],
+            offsets_s=[self.offsets_s[row] for row in rows],
         )
 
 

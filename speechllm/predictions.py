@@ -4,9 +4,9 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from speechllm.errors import UserError, did_you_mean
 
@@ -34,6 +34,12 @@ class Prediction:
         readable: Whether the audio could be read; both hypotheses are empty where it could not.
         missing_separator: Whether the task was ``asr+st`` and nothing divided transcript from translation.
         hit_limit: Whether decoding was cut off at the limit of new tokens.
+        first_token_s: Time from the audio to the first token of its batch, in seconds; 0 where it was not measured.
+        speaker: Speaker, as the corpus calls it; empty where it does not.
+        recording: Path of the audio file (a talk, for instance); empty where there is none.
+        offset_s: Where the utterance begins in that file, in seconds.
+        statistics: What metrics that keep it say of the utterance: by the name of the metric's main figure, the value
+            of each of its statistics by name (``{"wer": {"substitutions": 1.0, …}}``).
     """
 
     id: str
@@ -54,10 +60,16 @@ class Prediction:
     readable: bool
     missing_separator: bool
     hit_limit: bool
+    first_token_s: float = 0.0
+    speaker: str = ""
+    recording: str = ""
+    offset_s: float = 0.0
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-_FIELD_TYPES: dict[str, type] = get_type_hints(Prediction)
-_TYPE_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+_FIELD_TYPES: dict[str, type] = {name: get_origin(kind) or kind for name, kind in get_type_hints(Prediction).items()}
+_REQUIRED = list(_FIELD_TYPES)[: list(_FIELD_TYPES).index("first_token_s")]
+_TYPE_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "an object"}
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Prediction]) -> None:
@@ -134,11 +146,12 @@ def _check_fields(values: dict[str, Any], where: str) -> None:
         hint = "".join(did_you_mean(name, _FIELD_TYPES) for name in unknown)
         msg = f"{where}: unknown field {', '.join(map(repr, unknown))}.{hint} Fields: {', '.join(_FIELD_TYPES)}."
         raise UserError(msg)
-    missing = [name for name in _FIELD_TYPES if name not in values]
+    missing = [name for name in _REQUIRED if name not in values]
     if missing:
         msg = f"{where}: missing field {', '.join(map(repr, missing))}."
         raise UserError(msg)
-    for name, expected in _FIELD_TYPES.items():
+    for name in values:
+        expected = _FIELD_TYPES[name]
         allowed = (int, float) if expected is float else (expected,)
         if type(values[name]) not in allowed:
             msg = f"{where}: field '{name}' must be {_TYPE_NAMES[expected]}, but is {_show(values[name])}."

@@ -33,10 +33,11 @@ BOTTOM = {
 PARTS = {"adapters", "decoders", "encoders", "fusions", "metrics"}
 MAY_IMPORT = {
     "__main__": {"cli"},
-    "cli": {"lightning_cli", "commands", "models", "data"} | PARTS | BOTTOM,
-    "lightning_cli": {"models", "data"} | PARTS | BOTTOM,
-    "commands": {"models", "data"} | PARTS | BOTTOM,
-    "models": PARTS | BOTTOM,
+    "cli": {"lightning_cli", "commands", "models", "data", "evaluation"} | PARTS | BOTTOM,
+    "lightning_cli": {"models", "data", "evaluation"} | PARTS | BOTTOM,
+    "commands": {"models", "data", "evaluation"} | PARTS | BOTTOM,
+    "models": {"evaluation"} | PARTS | BOTTOM,
+    "evaluation": {"metrics"} | BOTTOM,
     "data": BOTTOM,
     **dict.fromkeys(PARTS, BOTTOM),
     **dict.fromkeys(BOTTOM, BOTTOM),

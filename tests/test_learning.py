@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 
 from speechllm.audio import read_audio
 from speechllm.batch import Batch
+from speechllm.evaluation.scoring import score, summarize
 from speechllm.models import SpeechLLM
-from speechllm.models.evaluation import make_predictions, mean_by_metric, score
+from speechllm.models.evaluation import make_predictions
 
 STEPS = 1600
 BATCH = 16
@@ -91,7 +92,7 @@ def test_digits_of_an_unseen_speaker(shared_data, tmp_path):
     for start in range(0, len(test), 100):
         batch = collate(test[start : start + 100])
         predictions += make_predictions(batch, model.decode(batch, 1), 0.0, "dev")
-    results = mean_by_metric(score(predictions, [{"name": "wer"}, {"name": "bleu"}, {"name": "chrf"}]))
+    results = summarize(score(predictions, [{"name": "wer"}, {"name": "bleu"}, {"name": "chrf"}]))
     translated = sum(p.hypothesis_translation == p.reference_translation for p in predictions)
     print(json.dumps({**results, "translated_right_percent": 100 * translated / len(test)}))
     assert results["wer"] < CHANCE / 2

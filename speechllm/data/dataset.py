@@ -84,6 +84,9 @@ class SpeechDataset(Dataset[Batch]):
             corpora=[row.corpus + self.suffix for _, row in rows],
             rows=[number for number, _ in rows],
             audio_of=audio_of,
+            speakers=[utterance.speaker for utterance in utterances],
+            recordings=[utterance.audio for utterance in utterances],
+            offsets_s=[utterance.offset_s for utterance in utterances],
             skipped=skipped,
         )
 

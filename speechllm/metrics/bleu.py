@@ -1,11 +1,15 @@
 """BLEU of the translation, by sacreBLEU."""
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
 
 from speechllm.errors import UserError, did_you_mean
-from speechllm.metrics.base import Metric
+from speechllm.metrics.base import Figure, Metric, Sample, Text
+from speechllm.metrics.sacrebleu_sums import sacrebleu_statistics, sacrebleu_values
 from speechllm.registry import METRICS
 
 TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")
@@ -30,11 +34,11 @@ class Bleu(Metric):
         UserError: If the language or the tokenizer is not known, or if the tokenizer's packages are not installed.
     """
 
-    scores: ClassVar[Literal["transcript", "translation"]] = "translation"
-    higher_is_better: ClassVar[bool] = True
+    scores: ClassVar[tuple[Text, ...]] = ("translation",)
 
     def __init__(self, language: str, tokenize: str | None = None) -> None:
         super().__init__(language)
+        self.tokenize = tokenize
         name = tokenize or LANGUAGE_TOKENIZERS.get(language.split("-")[0], "13a")
         if name not in TOKENIZERS:
             msg = f"Unknown BLEU tokenizer '{name}'.{did_you_mean(name, TOKENIZERS)} Known: {', '.join(TOKENIZERS)}."
@@ -48,10 +52,27 @@ class Bleu(Metric):
             )
             raise UserError(msg) from error
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """BLEU; a tokenizer that is not the language's own stands in its name."""
+        return (Figure("bleu" if self.tokenize is None else f"bleu_{self.tokenize}", "points", True),)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Lengths, and for each n the n-grams that agree and all of the hypothesis."""
+        orders = range(1, self._bleu.max_ngram_order + 1)
+        counts = (f"{kind}_{n}" for kind in ("matches", "ngrams") for n in orders)
+        return "hypothesis_length", "reference_length", *counts
+
+    def statistics(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Return sacreBLEU's own statistics of each sample."""
+        return sacrebleu_statistics(self._bleu, samples, len(self.columns))
+
+    def values(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return BLEU."""
+        return sacrebleu_values(self._bleu, sums)
+
     def signature(self) -> str:
         """Return sacreBLEU's signature, for instance ``nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0``."""
         self._bleu.corpus_score([""], [[""]])  # sacreBLEU knows nrefs, which is always 1 here, only once it has scored
         return str(self._bleu.get_signature())
-
-    def _score(self, hypotheses: list[str], references: list[str]) -> float:
-        return float(self._bleu.corpus_score(hypotheses, [references]).score)

@@ -1,141 +1,122 @@
-"""Word and character error rate of the transcript, pooled over the test set."""
+"""Word and character error rate of the transcript."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jiwer
+import numpy as np
+from numpy.typing import NDArray
 
-from speechllm.metrics.base import Metric
+from speechllm.metrics.base import Figure, Metric, Sample, Text, ratio
 from speechllm.metrics.text import get_normalizer, remove_spaces
 from speechllm.registry import METRICS
 
 UNSPACED_LANGUAGES = ("ja", "ko", "th", "zh")
 """Languages whose spaces carry no word boundary that writers agree on; their CER ignores spaces."""
 
-
-@dataclass(frozen=True)
-class ErrorCounts:
-    """Aligned units (words or characters) of a test set.
-
-    Attributes:
-        hits: Units that agree.
-        substitutions: Reference units that another unit stands for.
-        insertions: Hypothesis units that answer to no reference unit.
-        deletions: Reference units that nothing answers to.
-    """
-
-    hits: int
-    substitutions: int
-    insertions: int
-    deletions: int
-
-    @property
-    def errors(self) -> int:
-        """Substitutions, insertions and deletions together."""
-        return self.substitutions + self.insertions + self.deletions
-
-    @property
-    def reference_units(self) -> int:
-        """Units of all references."""
-        return self.hits + self.substitutions + self.deletions
+EDITS = ("substitute", "insert", "delete")
+"""jiwer's names of the edits, in the order of the statistics."""
 
 
 class ErrorRate(Metric):
-    """Errors of all utterances over the units of all references, ×100; lower values are better.
+    """Errors over the units (words or characters) of the references, in percent; lower values are better.
 
-    An utterance whose reference is empty after normalization has no rate: it is left out and counted in
-    ``skipped_empty_references``, which the signature states. An empty hypothesis counts as deletions.
+    The main figure pools: errors of all utterances over units of all references. The one with the suffix ``_macro`` is
+    the plain mean of the utterances' own rates, as the code of arXiv 2409.17044 has it. An utterance whose reference is
+    empty after normalization has no rate and is left out of both. An empty hypothesis counts as deletions.
 
     Args:
         language: BCP-47 code of the transcript.
-        normalizer: What both sides go through first: ``none`` (as written) or ``lower_nopunct``.
-
-    Attributes:
-        skipped_empty_references: Utterances left out since the last reset.
+        normalizer: What both sides go through first, by name; ``none`` leaves texts as written.
 
     Raises:
         UserError: If the language or the normalizer is not known.
     """
 
-    scores: ClassVar[Literal["transcript", "translation"]] = "transcript"
-    higher_is_better: ClassVar[bool] = False
+    scores: ClassVar[tuple[Text, ...]] = ("transcript",)
+    pooled: ClassVar[bool] = True
+    kept: ClassVar[bool] = True
+    name: ClassVar[str]
 
     def __init__(self, language: str, normalizer: str = "none") -> None:
         super().__init__(language)
         self.normalizer = normalizer
         self._normalize = get_normalizer(normalizer)
-        self.skipped_empty_references = 0
 
-    def update(self, hypothesis: str, reference: str) -> None:
-        """Add one utterance, or count it as skipped where its reference is empty."""
-        reference = self._prepare(reference)
-        if not reference:
-            self.skipped_empty_references += 1
-            return
-        super().update(self._prepare(hypothesis), reference)
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The pooled rate and the mean of rates; the normalizer's name stands in theirs."""
+        label = self.name if self.normalizer == "none" else f"{self.name}_{self.normalizer}"
+        return Figure(label, "%", False), Figure(f"{label}_macro", "%", False)
 
-    def reset(self) -> None:
-        """Forget every utterance, the skipped ones too."""
-        super().reset()
-        self.skipped_empty_references = 0
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Edits, units of the reference, the utterance's own rate, and whether it has one."""
+        return "substitutions", "insertions", "deletions", "reference_units", "rate", "scored"
+
+    def statistics(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Return edits, reference units, rate and 1 for each sample; zeros where the reference is empty."""
+        texts = [(self._prepare(sample.hypothesis), self._prepare(sample.reference)) for sample in samples]
+        rows = [row for row, (_, reference) in enumerate(texts) if reference]
+        statistics = np.zeros((len(samples), len(self.columns)))
+        if rows:
+            edits, units = self._align([texts[row][1] for row in rows], [texts[row][0] for row in rows])
+            statistics[rows, :3], statistics[rows, 3] = edits, units
+            statistics[rows, 4], statistics[rows, 5] = edits.sum(axis=1) / units, 1
+        return statistics
+
+    def values(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the pooled rate and the mean of rates."""
+        rates = (ratio(sums[..., :3].sum(axis=-1), sums[..., 3]), ratio(sums[..., 4], sums[..., 5]))
+        return 100 * np.stack(rates, axis=-1)
+
+    def scored(self, statistics: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which references are not empty."""
+        return statistics[:, 5] > 0
 
     @abstractmethod
-    def counts(self) -> ErrorCounts:
-        """Return what the rate is made of.
-
-        Raises:
-            UserError: If there is no utterance to score.
-        """
+    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return edits (N, 3) and reference units (N,); no reference is empty."""
 
     def _prepare(self, text: str) -> str:
         return self._normalize(text)
 
-    def _score(self, hypotheses: list[str], references: list[str]) -> float:
-        counts = self.counts()
-        return 100 * counts.errors / counts.reference_units
-
     def _signature(self, *fields: str) -> str:
-        settings = (f"norm:{self.normalizer}", "level:corpus", f"jiwer:{version('jiwer')}")
-        return "|".join((*fields, *settings, f"skipped:{self.skipped_empty_references}"))
+        return "|".join((*fields, f"norm:{self.normalizer}", f"jiwer:{version('jiwer')}"))
 
 
 @METRICS.register("wer")
 class WordErrorRate(ErrorRate):
-    """Word error rate in percent, over the whole test set; lower values are better.
+    """Word error rate in percent; lower values are better.
 
     Words are what stands between white space. Languages that are written without spaces therefore want ``cer``.
     See :class:`ErrorRate` for the arguments and for empty texts.
     """
 
-    def counts(self) -> ErrorCounts:
-        """Return the words behind the rate."""
-        hypotheses, references = self._texts()
-        words = jiwer.process_words(references, hypotheses)
-        return ErrorCounts(words.hits, words.substitutions, words.insertions, words.deletions)
+    name: ClassVar[str] = "wer"
 
     def signature(self) -> str:
-        """Return for instance ``wer|norm:none|level:corpus|jiwer:4.0.0|skipped:0``."""
+        """Return for instance ``wer|norm:none|jiwer:4.0.0``."""
         return self._signature("wer")
+
+    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return count_edits(jiwer.process_words(references, hypotheses))
 
 
 @METRICS.register("cer")
 class CharacterErrorRate(ErrorRate):
-    """Character error rate in percent, over the whole test set; lower values are better.
+    """Character error rate in percent; lower values are better.
 
     Characters are Unicode code points. A space counts as one, except in Japanese, Korean, Thai and Chinese, where both
     sides lose their spaces first. See :class:`ErrorRate` for the arguments and for empty texts.
     """
 
-    def counts(self) -> ErrorCounts:
-        """Return the characters behind the rate."""
-        hypotheses, references = self._texts()
-        characters = jiwer.process_characters(references, hypotheses)
-        return ErrorCounts(characters.hits, characters.substitutions, characters.insertions, characters.deletions)
+    name: ClassVar[str] = "cer"
 
     def signature(self) -> str:
-        """Return for instance ``cer|spaces:yes|norm:none|level:corpus|jiwer:4.0.0|skipped:0``."""
+        """Return for instance ``cer|spaces:yes|norm:none|jiwer:4.0.0``."""
         return self._signature("cer", "spaces:no" if self._unspaced else "spaces:yes")
 
     @property
@@ -145,3 +126,19 @@ class CharacterErrorRate(ErrorRate):
     def _prepare(self, text: str) -> str:
         text = super()._prepare(text)
         return remove_spaces(text) if self._unspaced else text
+
+    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return count_edits(jiwer.process_characters(references, hypotheses))
+
+
+def count_edits(
+    output: jiwer.WordOutput | jiwer.CharacterOutput,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the edits of each text, (N, 3) in the order of :data:`EDITS`, and the units of its reference, (N,)."""
+    edits = np.zeros((len(output.references), 3))
+    for row, chunks in enumerate(output.alignments):
+        for chunk in chunks:
+            if chunk.type != "equal":
+                length = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+                edits[row, EDITS.index(chunk.type)] += length
+    return edits, np.array([len(reference) for reference in output.references], dtype=np.float64)

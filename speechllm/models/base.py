@@ -14,8 +14,9 @@ from torch import Tensor
 
 from speechllm.batch import Batch, Hypothesis
 from speechllm.errors import UserError, did_you_mean
+from speechllm.evaluation.scoring import by_test_set, score, scores, summarize
 from speechllm.models.checkpoint import check_state, trained_state
-from speechllm.models.evaluation import make_predictions, mean_by_metric, measure_speed, report, score, write_metrics
+from speechllm.models.evaluation import make_predictions, measure_speed, report, write_metrics
 from speechllm.models.gradients import scale_gradients
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.predictions import Prediction, write_predictions
@@ -247,10 +248,10 @@ class SpeechToText(LightningModule):
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         self._val_losses.clear()
         predictions, _ = self._gather_predictions()
-        scores = score(predictions, self.metric_specs)
-        values = {f"val_{name}": value for name, value in mean_by_metric(scores).items()}
-        if len({(item.corpus, item.languages) for item in scores}) > 1:
-            values |= {f"val_{item.metric}/{item.corpus}_{item.languages}": item.value for item in scores}
+        scored = score(predictions, self.metric_specs)
+        values = {f"val_{name}": value for name, value in summarize(scored).items()}
+        if len({item.test_set for item in scored}) > 1:
+            values |= {f"val_{name}": value for name, value in by_test_set(scored).items()}
         values["val_loss"] = float(sums[0] / sums[1].clamp(min=1))
         values["val_score"] = validation_score(values)
         shown = ("val_loss", "val_wer", "val_bleu")
@@ -268,13 +269,13 @@ class SpeechToText(LightningModule):
         folder = Path(self.trainer.default_root_dir) / getattr(datamodule, "test_name", "test")
         if self.trainer.is_global_zero:  # first of all: a metric that fails must not lose what was decoded
             write_predictions(folder / "predictions.jsonl", predictions)
-        scores = score(predictions, self.metric_specs)
+        scored = score(predictions, self.metric_specs)
         speed = measure_speed(predictions, wall_s)
-        self.log_dict({f"test_{item.metric}/{item.corpus}_{item.languages}": item.value for item in scores})
-        self.log_dict({f"test_{name}": value for name, value in {**mean_by_metric(scores), **speed}.items()})
+        self.log_dict({f"test_{name}": value for name, value in by_test_set(scored).items()})
+        self.log_dict({f"test_{name}": value for name, value in {**summarize(scored), **speed}.items()})
         if self.trainer.is_global_zero:
-            text = report(predictions, scores, speed)
-            write_metrics(folder, predictions, scores, speed, text)
+            text = report(predictions, scores(scored), speed)
+            write_metrics(folder, predictions, scores(scored), speed, text)
             print(f"\n{text}\n\nPredictions and metrics: {folder}")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:

@@ -2,36 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import speechllm.metrics  # noqa: F401  # registers the metrics
 from speechllm.batch import Batch, Hypothesis
+from speechllm.evaluation.scoring import Score
+from speechllm.evaluation.test_sets import short_names
 from speechllm.predictions import Prediction
-from speechllm.registry import METRICS
 from speechllm.report import format_examples, format_table
-
-
-@dataclass
-class Score:
-    """One figure.
-
-    Attributes:
-        metric: Registry name.
-        corpus: Corpus whose utterances are scored.
-        languages: Language of the transcripts (``en``) or pair of the translations (``en-de``).
-        value: Percent.
-        signature: How it was computed.
-        utterances: Number of utterances scored.
-    """
-
-    metric: str
-    corpus: str
-    languages: str
-    value: float
-    signature: str
-    utterances: int
 
 
 def make_predictions(batch: Batch, hypotheses: Sequence[Hypothesis], decode_s: float, split: str) -> list[Prediction]:
@@ -63,44 +41,12 @@ def make_predictions(batch: Batch, hypotheses: Sequence[Hypothesis], decode_s: f
             readable=duration_s > 0,
             missing_separator=hypothesis.missing_separator,
             hit_limit=hypothesis.hit_limit,
+            speaker=batch.speakers[i],
+            recording=batch.recordings[i],
+            offset_s=batch.offsets_s[i],
         )
         for i, (hypothesis, duration_s) in enumerate(zip(hypotheses, batch.durations_s, strict=True))
     ]
-
-
-def score(predictions: Sequence[Prediction], specs: Sequence[Mapping[str, Any]]) -> list[Score]:
-    """Score predictions by every metric, for each corpus and language (pair) alone.
-
-    Args:
-        predictions: Predictions of a split; a metric leaves out those whose task lacks the text that it scores.
-        specs: Metric specs, ``{name: wer, …}``.
-    """
-    scores = []
-    for spec in specs:
-        kind = METRICS.get(spec["name"]).scores
-        task = "asr" if kind == "transcript" else "st"
-        groups: dict[tuple[str, str, str], list[Prediction]] = {}
-        for p in predictions:
-            if task in p.task.split("+"):
-                scored, pair = p.source_language, p.source_language
-                if kind == "translation":
-                    scored, pair = p.target_language, f"{p.source_language}-{p.target_language}"
-                groups.setdefault((p.corpus, scored, pair), []).append(p)
-        for (corpus, language, pair), members in groups.items():
-            metric = METRICS.build(spec, language=language)
-            for p in members:
-                metric.update(getattr(p, f"hypothesis_{kind}"), getattr(p, f"reference_{kind}"))
-            value = metric.compute()
-            scores.append(Score(spec["name"], corpus, pair, value, metric.signature(), metric.count))
-    return scores
-
-
-def mean_by_metric(scores: Sequence[Score]) -> dict[str, float]:
-    """Return the plain mean of each metric over corpora and languages, as paper A averages them."""
-    values: dict[str, list[float]] = {}
-    for item in scores:
-        values.setdefault(item.metric, []).append(item.value)
-    return {metric: sum(group) / len(group) for metric, group in values.items()}
 
 
 def measure_speed(predictions: Sequence[Prediction], wall_s: float) -> dict[str, float]:
@@ -149,8 +95,9 @@ def report(
     predictions: Sequence[Prediction], scores: Sequence[Score], speed: Mapping[str, float], examples: int = 3
 ) -> str:
     """Return the table of figures, what went wrong, and a few utterances, as text for a terminal."""
+    names = short_names(item.test_set for item in scores)
     rows: list[tuple[str, str, str, str]] = [
-        (item.metric, f"{item.corpus} {item.languages}", f"{item.value:.2f}", item.signature) for item in scores
+        (item.figure, names[item.test_set], f"{item.value:.2f}", item.signature) for item in scores
     ]
     rows += [
         ("hypotheses/s", "", f"{speed['hypotheses_per_second']:.2f}", f"{len(predictions)} utterances"),

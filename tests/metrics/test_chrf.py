@@ -3,13 +3,13 @@
 import pytest
 
 from speechllm.errors import UserError
+from speechllm.metrics.base import Sample
 from speechllm.metrics.chrf import Chrf
 
 
 def score(metric, hypotheses, references):
-    for hypothesis, reference in zip(hypotheses, references, strict=True):
-        metric.update(hypothesis, reference)
-    return metric.compute()
+    samples = [Sample(*texts) for texts in zip(hypotheses, references, strict=True)]
+    return metric.score(samples)[metric.figures[0].name]
 
 
 def test_one_line_worked_by_hand():

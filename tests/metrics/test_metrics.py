@@ -1,13 +1,23 @@
 """The contract that every registered metric keeps."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 import speechllm.metrics  # noqa: F401 (registers the metrics)
 from speechllm.errors import UserError
-from speechllm.metrics.base import Metric
+from speechllm.metrics.base import Metric, Sample
 from speechllm.registry import METRICS
 
-PAIRS = [("the cat sat on the mat", "the cat sat on a mat"), ("a small dog barks at me", "a small dog barks at us")]
+REFERENCES = ["the cat sat on a mat", "a small dog barks at us", "", "yes"]
+HYPOTHESES = ["the cat sat on the mat", "a small dog barks at me", "oh", ""]
+UNITS = ("%", "points", "s", "/s", "ratio")
+
+
+def samples(hypotheses=HYPOTHESES):
+    spoken = {"source": "la", "duration_s": 2.0, "decode_s": 0.5, "first_token_s": 0.1, "tokens": 6}
+    return [Sample(*texts, **spoken) for texts in zip(hypotheses, REFERENCES, strict=True)]
 
 
 @pytest.fixture(params=METRICS.names())
@@ -21,63 +31,65 @@ def test_there_are_metrics():
 
 def test_declares_what_it_scores(metric):
     assert isinstance(metric, Metric)
-    assert metric.scores in ("transcript", "translation")
-    assert isinstance(metric.higher_is_better, bool)
+    assert metric.scores
+    assert set(metric.scores) <= {"transcript", "translation", "answer"}
+    names = [figure.name for figure in metric.figures]
+    assert len(set(names)) == len(names) > 0
+    assert {figure.unit for figure in metric.figures} <= set(UNITS)
+    assert len(set(metric.columns)) == len(metric.columns)
 
 
-def test_a_perfect_hypothesis_has_the_best_figure(metric):
-    for _, reference in PAIRS:
-        metric.update(reference, reference)
-    assert metric.compute() == pytest.approx(100 if metric.higher_is_better else 0)
+def test_shapes(metric):
+    statistics = metric.statistics(samples())
+    assert statistics.shape == (4, len(metric.columns))
+    assert statistics.dtype == np.float64
+    assert np.isfinite(statistics).all()
+    assert metric.values(statistics).shape == (4, len(metric.figures))
+    assert metric.values(statistics.sum(axis=0)).shape == (len(metric.figures),)
+    assert metric.statistics([]).shape == (0, len(metric.columns))
 
 
-def test_a_worse_hypothesis_has_a_worse_figure(metric):
+def test_an_utterance_scores_the_same_in_every_company(metric):
+    whole = metric.statistics(samples())
+    alone = np.concatenate([metric.statistics([sample]) for sample in samples()])
+    np.testing.assert_allclose(whole, alone, atol=1e-6)
+
+
+def test_figures_come_from_sums(metric):
+    """What is resampled is what is printed."""
+    statistics = metric.statistics(samples())
+    expected = dict(zip((figure.name for figure in metric.figures), metric.values(statistics.sum(axis=0)), strict=True))
+    assert metric.score(samples()) == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_has_no_figure_adds_nothing(metric):
+    statistics = metric.statistics(samples())
+    assert not statistics[~metric.scored(statistics)].any()
+
+
+def test_a_better_hypothesis_has_a_better_main_figure(metric):
+    figure = metric.figures[0]
+    if figure.higher_is_better is None or metric.scores == ("answer",):
+        pytest.skip("no direction, or nothing that depends on the texts alone")
     figures = []
-    for hypotheses in ([reference for _, reference in PAIRS], [hypothesis for hypothesis, _ in PAIRS], ["zzz", "qqq"]):
-        metric.reset()
-        for hypothesis, (_, reference) in zip(hypotheses, PAIRS, strict=True):
-            metric.update(hypothesis, reference)
-        figures.append(metric.compute())
-    assert figures == sorted(figures, reverse=metric.higher_is_better)
+    for hypotheses in (REFERENCES, HYPOTHESES, ["zzz", "qqq", "", "hm"]):
+        scored = [sample for sample in samples(hypotheses) if sample.reference]
+        figures.append(metric.score(scored)[figure.name])
+    assert figures == sorted(figures, reverse=figure.higher_is_better)
     assert len(set(figures)) == 3
 
 
-def test_is_pooled_so_the_order_does_not_matter(metric):
-    pairs = [*PAIRS, ("short", "a much longer reference than its hypothesis")]
-    figures = []
-    for order in (pairs, pairs[::-1]):
-        metric.reset()
-        for pair in order:
-            metric.update(*pair)
-        figures.append(metric.compute())
-    assert figures[0] == pytest.approx(figures[1], rel=1e-12)
+def test_the_order_of_utterances_does_not_matter(metric):
+    expected = metric.score(samples())
+    assert metric.score(samples()[::-1]) == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
-def test_computing_twice_changes_nothing_and_updates_go_on(metric):
-    metric.update(*PAIRS[0])
-    first = metric.compute()
-    assert (metric.compute(), metric.count) == (first, 1)
-    metric.update("zzz", PAIRS[1][1])
-    assert (metric.count, metric.compute() == first) == (2, False)
-
-
-def test_reset_forgets_everything(metric):
-    metric.update(*PAIRS[0])
-    first = metric.compute(), metric.signature()
-    metric.update("zzz", PAIRS[1][1])
-    metric.reset()
-    assert metric.count == 0
-    metric.update(*PAIRS[0])
-    assert (metric.compute(), metric.signature()) == first
-
-
-def test_no_utterance_is_an_error(metric):
-    with pytest.raises(UserError, match="has no utterance with a reference to score"):
-        metric.compute()
+def test_nothing_to_score_is_an_error(metric):
+    with pytest.raises(UserError, match="has no utterance"):
+        metric.score([])
 
 
 def test_signature_is_one_word(metric):
-    metric.update(*PAIRS[0])
     assert metric.signature()
     assert " " not in metric.signature()
 
@@ -85,3 +97,8 @@ def test_signature_is_one_word(metric):
 def test_unknown_language():
     with pytest.raises(UserError, match="Unknown language 'xx'"):
         METRICS.build({"name": "wer"}, language="xx")
+
+
+def test_samples_are_not_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        samples()[0].hypothesis = "x"
