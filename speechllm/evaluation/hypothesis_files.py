@@ -1,0 +1,183 @@
+"""Hypotheses and references of any origin: lines of text, or tables with an id a row."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechllm.errors import UserError, did_you_mean
+
+COLUMNS = ("id", "hypothesis", "reference", "source", "speaker", "recording", "duration_s")
+"""Columns of a table that are read; others are passed over."""
+
+ALIASES = {
+    "hyp": "hypothesis",
+    "pred_text": "hypothesis",
+    "prediction": "hypothesis",
+    "ref": "reference",
+    "src": "source",
+    "audio": "recording",
+    "audio_filepath": "recording",
+    "duration": "duration_s",
+}
+"""Other names of these columns, as NeMo and others write them."""
+
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
+"""Suffixes of tables; every other file holds a text a line."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table.
+
+    Attributes:
+        where: File and row, for messages; rows are counted from 1, the header among them.
+        cells: Texts by column, out of :data:`COLUMNS`.
+    """
+
+    where: str
+    cells: dict[str, str]
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is read as a table, which its suffix says."""
+    return path.suffix.lower() in TABLES
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """Return the lines of a file, without line ends; an empty line is an empty text.
+
+    Only a line feed ends a line, with or without a carriage return before it, and not U+2028 inside a text.
+
+    Raises:
+        UserError: If the file cannot be read, is empty, or is not UTF-8.
+    """
+    lines = _read(path).split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        msg = f"{path}: the file is empty. It needs a line for each utterance."
+        raise UserError(msg)
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_table(path: Path) -> list[TableRow]:
+    """Return the rows of a table with at least the column of hypotheses.
+
+    ``.csv`` has quotes as spreadsheets write them, ``.tsv`` takes quotes for text, ``.jsonl`` holds an object a line.
+    A ``.tsv`` of two columns needs no header: they are id and hypothesis.
+
+    Raises:
+        UserError: If the file cannot be read, is empty, has no column ``hypothesis``, a row has other cells than the
+            header, or an id comes twice; the message names file and row.
+    """
+    text = _read(path)
+    suffix = path.suffix.lower()
+    rows = list(_json_rows(path, text) if suffix in (".jsonl", ".json") else _separated_rows(path, text, suffix))
+    if not rows:
+        msg = f"{path}: the file has no rows. It needs one for each utterance."
+        raise UserError(msg)
+    first: dict[str, str] = {}
+    for row in rows:
+        if "hypothesis" not in row.cells:
+            names = sorted(row.cells)
+            msg = f"{row.where}: no 'hypothesis'; there is {', '.join(names) or 'nothing that is read'}. "
+            raise UserError(msg + f"Columns that are read: {', '.join(COLUMNS)}.")
+        name = row.cells.get("id")
+        if name is not None and first.setdefault(name, row.where) != row.where:
+            msg = f"{row.where}: the id '{name}' stands in {first[name]} already. An id is that of one utterance."
+            raise UserError(msg)
+    return rows
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"{path}: the file cannot be read: {error.strerror}."
+        raise UserError(msg) from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        msg = f"{path}, row {row}: not UTF-8. Convert the file, with `iconv` for instance."
+        raise UserError(msg) from error
+
+
+def _separated_rows(path: Path, text: str, suffix: str) -> Iterator[TableRow]:
+    csv.field_size_limit(2**31 - 1)
+    file = io.StringIO(text, newline="")
+    if suffix == ".csv":
+        reader = csv.reader(file, strict=True)
+    else:
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        rows = [row for row in reader if row]
+    except csv.Error as error:
+        msg = f"{path}, row {reader.line_num}: {error}."
+        raise UserError(msg) from error
+    if not rows:
+        return
+    header = [_column(name) for name in rows[0]]
+    start = 1
+    if "hypothesis" not in header:
+        if suffix != ".tsv" or len(header) != 2:
+            hint = "".join(did_you_mean(name, ["hypothesis"]) for name in rows[0])
+            msg = f"{path}: no column 'hypothesis'; the header has {', '.join(rows[0])}.{hint}"
+            raise UserError(msg)
+        header, start = ["id", "hypothesis"], 0
+    for number, row in enumerate(rows[start:], start=start + 1):
+        if len(row) != len(header):
+            msg = f"{path}, row {number}: {len(row)} cells for {len(header)} columns."
+            raise UserError(msg)
+        yield TableRow(f"{path}, row {number}", _known(zip(header, row, strict=True)))
+
+
+def _json_rows(path: Path, text: str) -> Iterator[TableRow]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, row {number}"
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            msg = f"{where}: invalid JSON at column {error.colno}: {error.msg}."
+            raise UserError(msg) from error
+        if not isinstance(values, dict):
+            msg = f"{where}: expected a JSON object a line."
+            raise UserError(msg)
+        cells = _known((_column(name), value) for name, value in values.items())
+        for name, value in cells.items():
+            if not isinstance(value, str):
+                if name != "duration_s" or isinstance(value, bool) or not isinstance(value, int | float):
+                    msg = f"{where}: '{name}' must be a text, but is {json.dumps(value)}."
+                    raise UserError(msg)
+                cells[name] = str(value)
+        yield TableRow(where, cells)
+
+
+def _column(name: str) -> str:
+    name = name.strip().lower()
+    return ALIASES.get(name, name)
+
+
+def _known(cells: Any) -> dict[str, Any]:
+    return {name: value for name, value in cells if name in COLUMNS}
+
+
+def check_lengths(names: Sequence[tuple[str, int]]) -> None:
+    """Check that files which belong together have equally many lines.
+
+    Args:
+        names: Name and number of lines of each file.
+
+    Raises:
+        UserError: If they have not.
+    """
+    if len({count for _, count in names}) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in names)
+        msg = f"The files need a line for each utterance, in the same order, but {listed}. Nothing was scored."
+        raise UserError(msg)
