@@ -19,6 +19,7 @@ TRAINER_COMMANDS = {
 OTHER_COMMANDS = {
     "prepare": "turn a corpus on disk into manifests, or write the synthetic one",
     "transcribe": "transcribe or translate audio files with a trained model",
+    "score": "score hypotheses from files, or a run by other metrics",
     "merge": "merge the LoRA of a trained model's LLM into its weights",
     "inspect": "draw what the adapter of a trained model does with an utterance",
     "zoo": "list encoders, fusions, adapters, decoders, prompts and recipes, or describe one",

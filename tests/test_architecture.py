@@ -27,6 +27,7 @@ BOTTOM = {
     "recipe_files",
     "registry",
     "report",
+    "talk_references",
     "tuning",
     "worker_pool",
 }

@@ -64,27 +64,31 @@ def read_text_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def read_table(path: Path) -> list[TableRow]:
-    """Return the rows of a table with at least the column of hypotheses.
+def read_table(path: Path, needed: str = "hypothesis") -> list[TableRow]:
+    """Return the rows of a table.
 
     ``.csv`` has quotes as spreadsheets write them, ``.tsv`` takes quotes for text, ``.jsonl`` holds an object a line.
-    A ``.tsv`` of two columns needs no header: they are id and hypothesis.
+    A ``.tsv`` of two columns needs no header: they are the id and what is needed.
+
+    Args:
+        path: The file.
+        needed: Column that each row must have.
 
     Raises:
-        UserError: If the file cannot be read, is empty, has no column ``hypothesis``, a row has other cells than the
-            header, or an id comes twice; the message names file and row.
+        UserError: If the file cannot be read, is empty, lacks the column, a row has other cells than the header, or an
+            id comes twice; the message names file and row.
     """
     text = _read(path)
     suffix = path.suffix.lower()
-    rows = list(_json_rows(path, text) if suffix in (".jsonl", ".json") else _separated_rows(path, text, suffix))
+    rows = list(_json_rows(path, text) if suffix in (".jsonl", ".json") else _separated_rows(path, text, needed))
     if not rows:
         msg = f"{path}: the file has no rows. It needs one for each utterance."
         raise UserError(msg)
     first: dict[str, str] = {}
     for row in rows:
-        if "hypothesis" not in row.cells:
+        if needed not in row.cells:
             names = sorted(row.cells)
-            msg = f"{row.where}: no 'hypothesis'; there is {', '.join(names) or 'nothing that is read'}. "
+            msg = f"{row.where}: no '{needed}'; there is {', '.join(names) or 'nothing that is read'}. "
             raise UserError(msg + f"Columns that are read: {', '.join(COLUMNS)}.")
         name = row.cells.get("id")
         if name is not None and first.setdefault(name, row.where) != row.where:
@@ -107,10 +111,10 @@ def _read(path: Path) -> str:
         raise UserError(msg) from error
 
 
-def _separated_rows(path: Path, text: str, suffix: str) -> Iterator[TableRow]:
+def _separated_rows(path: Path, text: str, needed: str) -> Iterator[TableRow]:
     csv.field_size_limit(2**31 - 1)
     file = io.StringIO(text, newline="")
-    if suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         reader = csv.reader(file, strict=True)
     else:
         reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -123,12 +127,12 @@ def _separated_rows(path: Path, text: str, suffix: str) -> Iterator[TableRow]:
         return
     header = [_column(name) for name in rows[0]]
     start = 1
-    if "hypothesis" not in header:
-        if suffix != ".tsv" or len(header) != 2:
-            hint = "".join(did_you_mean(name, ["hypothesis"]) for name in rows[0])
-            msg = f"{path}: no column 'hypothesis'; the header has {', '.join(rows[0])}.{hint}"
+    if needed not in header:
+        if path.suffix.lower() != ".tsv" or len(header) != 2:
+            hint = "".join(did_you_mean(name, [needed]) for name in rows[0])
+            msg = f"{path}: no column '{needed}'; the header has {', '.join(rows[0])}.{hint}"
             raise UserError(msg)
-        header, start = ["id", "hypothesis"], 0
+        header, start = ["id", needed], 0
     for number, row in enumerate(rows[start:], start=start + 1):
         if len(row) != len(header):
             msg = f"{path}, row {number}: {len(row)} cells for {len(header)} columns."

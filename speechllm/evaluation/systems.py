@@ -57,7 +57,7 @@ def read_system(argument: str, like: Sequence[Prediction] | None = None) -> Syst
     label, path = _split_argument(argument)
     group, _, name = label.rpartition("/")
     file = _find(path)
-    if file.name == PREDICTIONS or _holds_predictions(file):
+    if file.name == PREDICTIONS or holds_predictions(file):
         run = _read_run(file.with_name(RUN))
         name = name or _folder_name(file)
         return _named(System(name, read_predictions(file), group, run, str(path)))
@@ -191,8 +191,9 @@ def _find(path: Path) -> Path:
     raise UserError(msg)
 
 
-def _holds_predictions(file: Path) -> bool:
-    if file.suffix != ".jsonl":
+def holds_predictions(file: Path) -> bool:
+    """Return whether a file is one of predictions, as ``speechllm test`` writes it."""
+    if file.suffix != ".jsonl" or not file.is_file():
         return False
     with file.open("rb") as lines:
         first = lines.readline()

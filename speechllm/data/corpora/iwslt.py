@@ -15,7 +15,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +29,12 @@ from speechllm.data.reading.text_files import read_lines
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError, did_you_mean
 from speechllm.languages import check_language
+from speechllm.talk_references import TalkReference, read_talk_references, to_json_lines
 
 SEGMENTATIONS = ("given", "automatic")
 
 _DEPTH = 4
 _SET = r"((?:dev|tst)\d{4})"
-
-
-@dataclass
-class Reference:
-    """A segment of the references of a test set, which need not be one of the segments that are translated.
-
-    Attributes:
-        talk: Name of the talk's audio file, without suffix.
-        segment: Its number in the talk.
-        target: Language of the translation.
-        transcript: What is said; empty where it was not published.
-        translation: Its translation; empty where it was not published.
-    """
-
-    talk: str
-    segment: str
-    target: str
-    transcript: str
-    translation: str
 
 
 class IWSLT:
@@ -149,7 +130,7 @@ class IWSLT:
         for target in self.targets:
             yield from to_utterances(self._segments(split, target, tally), split, tally, self.name, self.source)
 
-    def references(self, split: str) -> list[Reference]:
+    def references(self, split: str) -> list[TalkReference]:
         """Return the references of a test set in the order of its talks; none where none were published.
 
         Raises:
@@ -160,7 +141,7 @@ class IWSLT:
             texts, _ = self._texts_and_talks(split, target)
             for talk, segments in texts.items():
                 found += [
-                    Reference(
+                    TalkReference(
                         talk, number, target, clean(text.get(self.source, ""), self.cleaners), text.get(target, "")
                     )
                     for number, text in segments.items()
@@ -352,9 +333,20 @@ class IWSLTDataModule(CorpusDataModule):
         super().prepare_data()
         if isinstance(self.corpus, IWSLT) and self.corpus.segmentation == "automatic":
             for split in self.corpus.splits():
-                lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in self.corpus.references(split)]
+                lines = to_json_lines(self.corpus.references(split))
                 with replacing(self.manifest_dir / f"{split}.references.jsonl") as partial:
-                    partial.write_text("".join(lines), encoding="utf-8")
+                    partial.write_text(lines, encoding="utf-8")
+
+    def talk_references(self) -> list[TalkReference]:
+        """Return the references that hypotheses of automatic segments are aligned with; none for given segments.
+
+        Raises:
+            UserError: If a test set has none, so that it can only be decoded: ``speechllm predict``.
+        """
+        if not (isinstance(self.corpus, IWSLT) and self.corpus.segmentation == "automatic"):
+            return []
+        files = [self.manifest_dir / f"{split}.references.jsonl" for split in self.test_splits]
+        return [reference for file in files for reference in read_talk_references(file)]
 
     def train_rows(self) -> TrainingRows:
         """Return the rows to train on.

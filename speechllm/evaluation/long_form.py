@@ -1,0 +1,206 @@
+"""Talks that were cut into segments of their own: hypotheses are aligned anew with the segments of the references.
+
+The alignment is that of mweralign (minimum word error rate, as at IWSLT), which runs as a program of its own. Here it
+only says where to cut: the text between two cuts is what the model wrote, with its spaces.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechllm.errors import UserError
+from speechllm.predictions import Prediction
+from speechllm.talk_references import TalkReference
+
+CHARACTER_LANGUAGES = ("ja", "km", "lo", "my", "th", "yue", "zh")
+"""Languages without spaces between words, which are aligned character by character."""
+
+Talk = tuple[str, str, str]
+"""Corpus, name of the talk's audio file without suffix, and target language."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Talks whose texts are aligned in one language.
+
+    Attributes:
+        hypotheses: Text of each talk.
+        references: Segments of each talk's references.
+        language: Language of both.
+    """
+
+    hypotheses: Sequence[str]
+    references: Sequence[Sequence[str]]
+    language: str
+
+
+def realign(predictions: Sequence[Prediction], references: Sequence[TalkReference]) -> list[Prediction]:
+    """Return predictions for the segments of the references, in their order.
+
+    Durations, times and numbers of tokens are those of segments that are no more, and are zero. A text whose references
+    were not published, transcript or translation, is left out with its task.
+
+    Args:
+        predictions: Predictions of the segments that were decoded.
+        references: References of the same talks.
+
+    Raises:
+        UserError: If a talk has no references or was not decoded, neither text has references, or mweralign is absent.
+    """
+    talks: dict[Talk, list[Prediction]] = {}
+    for p in predictions:
+        talks.setdefault((p.corpus, Path(p.recording).stem, p.target_language), []).append(p)
+    expected: dict[tuple[str, str], list[TalkReference]] = {}
+    for reference in references:
+        expected.setdefault((reference.talk, reference.target), []).append(reference)
+    _check_talks(talks, expected)
+    found = []
+    for target in dict.fromkeys(target for _, _, target in talks):
+        group = {talk: sorted(said, key=lambda p: p.offset_s) for talk, said in talks.items() if talk[2] == target}
+        found += _realign_group(group, expected)
+    return [_at_row(prediction, row) for row, prediction in enumerate(found)]
+
+
+def cut_like(alignment: Alignment) -> list[list[str]]:
+    """Return the hypothesis of each talk, cut into as many segments as its references have.
+
+    Raises:
+        UserError: If mweralign is not installed, or fails.
+    """
+    texts = [" ".join(text.split()) for text in alignment.hypotheses]
+    lines = _run_mweralign(alignment, texts)
+    found, first = [], 0
+    for text, segments in zip(texts, alignment.references, strict=True):
+        found.append(_cut(text, lines[first : first + len(segments)]))
+        first += len(segments)
+    return found
+
+
+def _check_talks(talks: dict[Talk, list[Prediction]], expected: dict[tuple[str, str], list[TalkReference]]) -> None:
+    decoded = {(talk, target) for _, talk, target in talks}
+    without = sorted(decoded - expected.keys())
+    if without:
+        listed = ", ".join(f"'{talk}' ({target})" for talk, target in without[:3])
+        msg = f"{len(without)} of {len(decoded)} talks have no references, such as {listed}."
+        raise UserError(msg)
+    absent = sorted(key for key in expected.keys() - decoded if key[1] in {target for _, target in decoded})
+    if absent:
+        listed = ", ".join(f"'{talk}' ({target})" for talk, target in absent[:3])
+        msg = f"{len(absent)} talks of the references were not decoded: {listed}. A test set is scored as a whole."
+        raise UserError(msg)
+
+
+def _realign_group(
+    talks: dict[Talk, list[Prediction]], expected: dict[tuple[str, str], list[TalkReference]]
+) -> list[Prediction]:
+    """Return the realigned predictions of talks with one target language."""
+    segments = [expected[talk, target] for _, talk, target in talks]
+    first = next(iter(talks.values()))[0]
+    texts = {}
+    for text, language in (("transcript", first.source_language), ("translation", first.target_language)):
+        asked = ("asr" if text == "transcript" else "st") in first.task.split("+")
+        if asked and any(getattr(reference, text) for talk in segments for reference in talk):
+            hypotheses = [" ".join(getattr(p, f"hypothesis_{text}") for p in said) for said in talks.values()]
+            references = [[getattr(reference, text) for reference in talk] for talk in segments]
+            texts[text] = cut_like(Alignment(hypotheses, references, language))
+    if not texts:
+        msg = f"The references hold no {'translations' if 'st' in first.task else 'transcripts'} to score with."
+        raise UserError(msg)
+    found = []
+    for place, (said, references_of) in enumerate(zip(talks.values(), segments, strict=True)):
+        for number, reference in enumerate(references_of):
+            cuts = {text: cut[place][number] for text, cut in texts.items()}
+            found.append(_prediction(said[0], reference, cuts))
+    return found
+
+
+def _prediction(first: Prediction, reference: TalkReference, cuts: dict[str, str]) -> Prediction:
+    """Return the prediction of a segment of the references; ``first`` is one of its talk."""
+    tasks = {"transcript": "asr", "translation": "st"}
+    return Prediction(
+        id=f"{first.source_language}-{first.target_language}_{reference.talk}_{reference.segment}",
+        row=0,
+        corpus=first.corpus,
+        split=first.split,
+        task="+".join(tasks[text] for text in cuts),
+        source_language=first.source_language,
+        target_language=first.target_language,
+        reference_transcript=reference.transcript,
+        reference_translation=reference.translation,
+        hypothesis_transcript=cuts.get("transcript", ""),
+        hypothesis_translation=cuts.get("translation", ""),
+        text="\n".join(cuts.values()),
+        duration_s=0.0,
+        decode_s=0.0,
+        tokens=0,
+        readable=True,
+        missing_separator=False,
+        hit_limit=False,
+        speaker=first.speaker,
+        recording=first.recording,
+    )
+
+
+def _at_row(prediction: Prediction, row: int) -> Prediction:
+    prediction.row = row
+    return prediction
+
+
+def _run_mweralign(alignment: Alignment, texts: Sequence[str]) -> list[str]:
+    """Return a line for each segment of the references, of all talks one after the other."""
+    program = shutil.which("mweralign", path=str(Path(sys.executable).parent)) or shutil.which("mweralign")
+    if program is None:
+        msg = (
+            "Segments of talks are aligned with their references by mweralign, which is not installed. "
+            "Run `pip install 'speechllm[long_form]'`."
+        )
+        raise UserError(msg)
+    with tempfile.TemporaryDirectory() as folder:
+        documents = [str(place) for place, talk in enumerate(alignment.references) for _ in talk]
+        references = [_one_line(line) for talk in alignment.references for line in talk]
+        files = {"reference": references, "hypothesis": [_one_line(text) for text in texts], "document": documents}
+        for name, lines in files.items():
+            (Path(folder) / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        by_character = alignment.language.split("-")[0] in CHARACTER_LANGUAGES
+        options = ["-m", "cj", "-w"] if by_character else ["-m", "none"]
+        command = [program, "-r", "reference", "-t", "hypothesis", "-d", "document", "-o", "aligned", *options]
+        answer = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, env={"PYTHONUTF8": "1", "LANG": "C.UTF-8"}, check=False
+        )
+        aligned = Path(folder) / "aligned"
+        if answer.returncode or not aligned.is_file():
+            msg = f"mweralign failed: {answer.stderr.strip()[-500:]}"
+            raise UserError(msg)
+        found = aligned.read_text(encoding="utf-8").split("\n")[:-1]
+    if len(found) != len(references):
+        msg = f"mweralign gave {len(found)} segments for {len(references)} of the references."
+        raise UserError(msg)
+    return found
+
+
+def _one_line(text: str) -> str:
+    """Return a text of as many characters in which nothing stands for an alternative reference, as ``###`` would."""
+    return re.sub("#{2,}", lambda found: "＃" * len(found[0]), " ".join(text.split()))
+
+
+def _cut(text: str, lines: Sequence[str]) -> list[str]:
+    """Return ``text`` in pieces that have as many characters as ``lines``, white space not counted."""
+    pieces, start = [], 0
+    for line in lines:
+        left, end = len("".join(line.split())), start
+        while left and end < len(text):
+            left -= not text[end].isspace()
+            end += 1
+        if left:
+            break
+        pieces.append(text[start:end].strip())
+        start = end
+    if len(pieces) != len(lines) or text[start:].strip():
+        msg = "mweralign gave back another text than the hypothesis, so that it cannot be cut."
+        raise UserError(msg)
+    return pieces
