@@ -94,14 +94,17 @@ def _call(function: Callable[..., None], command: str, arguments: list[str]) -> 
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
+    from speechllm.command_help import HelpFormatter
+
     documentation = parse(function.__doc__ or "")
     first, parameter = next(iter(inspect.signature(function).parameters.items()))
     required = parameter.default is inspect.Parameter.empty
     several = get_origin(parameter.annotation) is list
     text = next(entry.description for entry in documentation.params if entry.arg_name == first)
-    parser = ArgumentParser(prog=f"speechllm {command}", description=documentation.description)
+    description = documentation.description
+    parser = ArgumentParser(prog=f"speechllm {command}", description=description, formatter_class=HelpFormatter)
     parser.add_argument(first, nargs="+" if several else None if required else "?", help=text)
-    parser.add_function_arguments(function, skip={first})
+    parser.add_function_arguments(function, skip={first}, as_group=False)
     options = parser.parse_args(arguments).as_dict()
     function(options.pop(first), **options)
 

@@ -17,6 +17,7 @@ BOTTOM = {
     "audio",
     "audio_levels",
     "batch",
+    "command_help",
     "errors",
     "known_checkpoints",
     "languages",

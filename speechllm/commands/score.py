@@ -27,11 +27,17 @@ def score(
 ) -> None:
     """Score hypotheses from files and print every figure with its 95 % interval and its signature.
 
-    Transcripts: speechllm score hyp.txt --references ref.txt --language en. Translations, from English to German:
-    speechllm score hyp.txt --references ref.txt --language de --source_language en. Files hold a text a line; or they
-    are tables (.csv, .tsv, .jsonl) with the columns id, hypothesis and reference, and source, speaker, recording and
-    duration_s if they are known. A run that `speechllm test` wrote is scored again by other metrics: speechllm score
-    runs/x --metrics '[comet]'.
+    Files hold a text a line. Or they are tables (.csv, .tsv, .jsonl) with the columns id, hypothesis and reference, and
+    source, speaker, recording and duration_s where they are known.
+
+      speechllm score hyp.txt --references ref.txt --language en
+      speechllm score hyp.de --references ref.de --sources ref.en --language de --source_language en
+      speechllm score results.tsv --language en --metrics '[wer, {name: wer, normalizer: whisper}]'
+      speechllm score results.tsv --language en --resample_by speaker --out scored/mine
+
+    A run that `speechllm test` wrote is scored again, by other metrics for instance:
+
+      speechllm score runs/x --metrics '[comet]' --out runs/x/test
 
     Args:
         hypotheses: File of hypotheses, a `predictions.jsonl`, or the folder of a run.
@@ -40,8 +46,8 @@ def score(
         language: Language of hypotheses and references, such as en.
         source_language: Language that is spoken, where the texts are translations of it.
         metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
-        talk_references: References of whole talks (`<split>.references.jsonl`, as `speechllm prepare iwslt` writes them),
-            with which the segments of a run are aligned before they are scored.
+        talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
+            `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored.
         resample_by: What intervals resample: utterance, recording (a talk) or speaker.
         samples: Number of bootstrap samples behind the intervals; 0 for none.
         out: Folder for predictions, figures and report, which `speechllm compare` reads.

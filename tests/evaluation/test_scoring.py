@@ -1,0 +1,91 @@
+"""Figures of test sets and over them, against hand-worked corpora."""
+
+import pytest
+
+from speechllm.errors import UserError
+from speechllm.evaluation.scoring import averages, by_test_set, score, scores, summarize
+from speechllm.evaluation.test_sets import TestSet, group_by_test_set, short_names
+from tests.evaluation.predicted import predicted, translated
+
+WER, CER, BLEU = {"name": "wer"}, {"name": "cer"}, {"name": "bleu"}
+
+
+def spoken(row, language, hypothesis, reference, **changes):
+    texts = {"hypothesis_transcript": hypothesis, "reference_transcript": reference}
+    return predicted(row, source_language=language, target_language=language, **texts, **changes)
+
+
+def test_each_language_is_a_test_set():
+    """German: 1 error on 4 words and 1 on 1; French: 2 on 10."""
+    predictions = [
+        spoken(0, "de", "a b c x", "a b c d"),
+        spoken(1, "fr", "1 2 3 4 5 6 7 8 x x", "1 2 3 4 5 6 7 8 9 10"),
+        spoken(2, "de", "", "a"),
+    ]
+    scored = score(predictions, [WER])
+    assert [item.places.tolist() for item in scored] == [[0, 2], [1]]
+    found = {(item.figure, item.test_set.languages): item.value for item in scores(scored)}
+    assert found == pytest.approx(
+        {("wer", "de"): 40, ("wer_macro", "de"): 62.5, ("wer", "fr"): 20, ("wer_macro", "fr"): 20}
+    )
+    over = {(item.figure, item.kind): item.value for item in averages(scored)}
+    assert over == pytest.approx(
+        {
+            ("wer", "mean"): 30,
+            ("wer", "pooled"): 100 * 4 / 15,
+            ("wer_macro", "mean"): 41.25,
+            ("wer_macro", "pooled"): 100 * (0.25 + 1 + 0.2) / 3,
+        }
+    )
+    assert summarize(scored) == pytest.approx({"wer": 30, "wer_macro": 41.25})
+    assert by_test_set(scored) == pytest.approx(
+        {"wer/fake_de": 40, "wer_macro/fake_de": 62.5, "wer/fake_fr": 20, "wer_macro/fake_fr": 20}
+    )
+
+
+def test_sums_are_kept_and_empty_references_counted():
+    predictions = [spoken(0, "de", "a x c c", "a b c d e"), spoken(1, "de", "noise", "")]
+    first = scores(score(predictions, [WER]))[0]
+    assert (first.utterances, first.skipped, first.unit, first.higher_is_better) == (1, 1, "%", False)
+    assert (first.sums["substitutions"], first.sums["deletions"], first.sums["reference_units"]) == (2, 1, 5)
+
+
+def test_tasks_and_targets_are_test_sets_of_their_own():
+    joint = {"hypothesis_transcript": "one", "task": "asr+st"}
+    predictions = [predicted(0), translated(1, **joint), translated(2, target_language="fr"), translated(3)]
+    groups = group_by_test_set(predictions, ("transcript", "translation"))
+    assert {(key.task, key.languages, key.text): places for key, places in groups.items()} == {
+        ("asr", "en", "transcript"): [0],
+        ("asr+st", "en", "transcript"): [1],
+        ("asr+st", "en-de", "translation"): [1],
+        ("st", "en-fr", "translation"): [2],
+        ("st", "en-de", "translation"): [3],
+    }
+    assert list(short_names(groups).values()) == [
+        "fake en asr en",
+        "fake en asr+st de",
+        "fake en-de asr+st",
+        "fake en-fr",
+        "fake en-de st",
+    ]
+    answers = group_by_test_set(predictions, ("answer",))
+    assert [key.languages for key in answers] == ["en", "en-de", "en-fr", "en-de"]
+
+
+def test_a_metric_scores_only_what_has_its_text():
+    assert score([predicted(0)], [BLEU]) == []
+    (item,) = score([translated(0), predicted(1)], [BLEU])
+    assert item.test_set == TestSet("fake", "test", "st", "en", "de", "translation")
+    assert averages([item]) == []
+
+
+def test_signatures_of_an_average_are_named_only_where_they_agree():
+    predictions = [spoken(0, "de", "a", "a"), spoken(1, "fr", "b", "b"), spoken(2, "nl", "c", "c")]
+    assert averages(score(predictions, [CER]))[0].signature.startswith("cer|spaces:yes")
+    mixed = [spoken(0, "de", "a", "a"), spoken(1, "zh", "今", "今")]
+    assert {item.signature for item in averages(score(mixed, [CER]))} == {""}
+
+
+def test_nothing_to_score():
+    with pytest.raises(UserError, match=r"fake test, en: wer \('en'\) has no utterance with a reference"):
+        score([spoken(0, "en", "a", "")], [WER])
