@@ -1,4 +1,4 @@
-"""Help texts of commands as their docstrings have them: paragraphs to the width of the terminal, examples as they are."""
+"""Help texts of commands: paragraphs to the width of the terminal, examples as their docstrings have them."""
 
 import re
 import textwrap
