@@ -166,6 +166,8 @@ class Hypothesis:
         tokens: Number of generated tokens, the end-of-sequence token included.
         missing_separator: Whether the task was ``asr+st`` and no separator was found.
         hit_limit: Whether decoding ended at the limit of new tokens and not by the decoder's own end.
+        first_token_s: Time from the audio to the first new token of its batch, in seconds; 0 where it was not measured.
+            Hypotheses that differ in it alone are equal.
     """
 
     text: str = ""
@@ -174,6 +176,7 @@ class Hypothesis:
     tokens: int = 0
     missing_separator: bool = False
     hit_limit: bool = False
+    first_token_s: float = field(default=0.0, compare=False)
 
 
 def lengths_to_mask(lengths: Tensor, size: int | None = None) -> Tensor:

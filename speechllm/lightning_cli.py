@@ -2,10 +2,12 @@
 
 import inspect
 import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,11 +18,14 @@ from speechllm.data import datamodules
 from speechllm.data.augmentation.augment import Augmentation
 from speechllm.data.base import SpeechDataModule
 from speechllm.errors import UserError, did_you_mean
+from speechllm.evaluation.run_record import Run
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
 from speechllm.models.epoch_length import EpochLength
 from speechllm.models.initial_weights import find_initial
 from speechllm.models.last_checkpoint import LastCheckpoint
+from speechllm.models.monitors import check_monitors, mode_of
+from speechllm.models.validation import logged_names, metric_specs
 from speechllm.recipe_files import resolve_recipes
 
 CHECKPOINT_DEFAULTS = {
@@ -39,10 +44,21 @@ EXPECTED_WARNINGS = (
 
 
 class SaveRecipe(SaveConfigCallback):
-    """Write the resolved recipe to ``config.yaml`` in the run folder when training starts."""
+    """Write the resolved recipe to ``config.yaml`` in the run folder when training starts, and show it to the model.
+
+    Args:
+        *args: As of Lightning's class.
+        command: The command line.
+    """
+
+    def __init__(self, *args: Any, command: str) -> None:
+        super().__init__(*args)
+        self.command = command
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the recipe; testing a run does not touch it."""
+        if isinstance(pl_module, SpeechToText):
+            pl_module.origin = Run(command=self.command, recipe=yaml.safe_load(self.parser.dump(self.config)))
         if stage == "fit" and not trainer.fast_dev_run and trainer.is_global_zero:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +88,22 @@ class CheckTranscripts(Callback):
             raise UserError(msg)
         if missing:
             rank_zero_warn(f"{missing} of {rows} training rows have no transcript; {', '.join(losses)} skip them.")
+
+
+class CheckMonitors(Callback):
+    """Refuse to choose checkpoints by a figure that will not be logged, before weights are loaded."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look up what validation will log; Lightning has set up the data just before.
+
+        Raises:
+            UserError: If a callback looks at something else, or for the worse end of it.
+        """
+        data = getattr(trainer, "datamodule", None)
+        if stage != "fit" or trainer.limit_val_batches == 0:
+            return
+        if isinstance(data, SpeechDataModule) and isinstance(pl_module, SpeechToText):
+            check_monitors(trainer.callbacks, logged_names(pl_module.metric_specs, data.val_kinds()))  # type: ignore[attr-defined]
 
 
 class Parser(LightningArgumentParser):
@@ -152,6 +184,9 @@ class SpeechCLI(LightningCLI):
                 find_initial(init_from)  # a run that is not there is named before weights are loaded
         else:
             config.ckpt_path = str(find_checkpoint(config.ckpt_path or run_dir))
+        if self.subcommand == "fit":
+            specs = metric_specs(config.model.get("init_args", Namespace()).get("metrics", ()))  # type: ignore[no-untyped-call]
+            config.checkpoint.mode = mode_of(config.checkpoint.monitor, specs) or config.checkpoint.mode
         config.weights_only = True
         if config.ckpt_path is not None:
             read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
@@ -212,10 +247,11 @@ def run(command: str, arguments: list[str]) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveRecipe,
+        save_config_kwargs={"command": shlex.join(["speechllm", command, *arguments])},
         # Our samplers share the data out between processes themselves.
         trainer_defaults={
             "use_distributed_sampler": False,
-            "callbacks": [CheckTranscripts(), EpochLength(), LastCheckpoint()],
+            "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength(), LastCheckpoint()],
         },
         auto_configure_optimizers=False,
         parser_class=Parser,

@@ -1,6 +1,5 @@
 """What a model wrote about a split: one JSON object a line, complete enough to score again without the model."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterable
@@ -95,8 +94,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Predic
         # backslashreplace writes half a surrogate pair, which UTF-8 has no bytes for, as the JSON escape that it is.
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             for prediction in ordered:
-                line = json.dumps(dataclasses.asdict(prediction), ensure_ascii=False, allow_nan=False)
-                file.write(f"{line}\n")
+                file.write(to_line(prediction))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -119,12 +117,31 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     except OSError as error:
         msg = f"{path}: the predictions cannot be read: {error.strerror}."
         raise UserError(msg) from error
-    numbered = [(row, _parse(line, f"{path}, row {row}")) for row, line in enumerate(lines, start=1)]
+    numbered = [(row, from_line(line, f"{path}, row {row}")) for row, line in enumerate(lines, start=1)]
     _check_unique(path, numbered)
     return [prediction for _, prediction in numbered]
 
 
-def _parse(line: bytes, where: str) -> Prediction:
+def to_line(prediction: Prediction) -> str:
+    """Return a prediction as a line of JSON with its line feed.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    # not dataclasses.asdict, which copies deeply and takes five times as long
+    return json.dumps(vars(prediction), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_line(line: bytes, where: str) -> Prediction:
+    """Return the prediction that :func:`to_line` wrote.
+
+    Args:
+        line: Bytes of the line.
+        where: File and row, for messages.
+
+    Raises:
+        UserError: If it is not a JSON object with exactly the fields of :class:`Prediction`.
+    """
     try:
         values = json.loads(line.removesuffix(b"\n").decode("utf-8"))
     except UnicodeDecodeError as error:

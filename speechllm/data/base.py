@@ -1,8 +1,9 @@
 """What every datamodule of the package does: batches from rows, wherever the rows come from."""
 
+import hashlib
 import re
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -98,6 +99,8 @@ class SpeechDataModule(LightningDataModule):
         self._state: dict[str, Any] | None = None
         self._augmenter: Augmenter | None = None
         self._noise: Noise | None = None
+        self.decoded: Collection[int] = ()
+        """Rows of the test split that are decoded already, and left out of its batches."""
         for name, least in (("max_utterances", 1), ("num_buckets", 1), ("buffer_shards", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 msg = f"`{name}` must be at least {least}, but is {getattr(self, name)}."
@@ -234,7 +237,13 @@ class SpeechDataModule(LightningDataModule):
 
     def _eval_dataloader(self, kind: str) -> DataLoader[Batch]:
         rows = self._eval_rows(kind)
-        sampler = EvaluationSampler(rows.durations_s, self.eval_batch_seconds, self.max_utterances, *self._world())
+        sampler = EvaluationSampler(
+            rows.durations_s,
+            self.eval_batch_seconds,
+            self.max_utterances,
+            *self._world(),
+            without=self.decoded if kind == "test" else (),
+        )
         dataset = SpeechDataset(rows, keep_unreadable=True)
         if kind == "test" and self.test_noise_snr is not None:
             dataset = SpeechDataset(rows, True, augment=self._test_noise(), suffix=f"+{self._noise_label}")
@@ -244,6 +253,19 @@ class SpeechDataModule(LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
         )
+
+    def test_fingerprint(self) -> str:
+        """Return a digest of what is tested on: the rows with their texts, where their audio is, and the noise."""
+        digest = hashlib.sha256(f"{self.test_noise} {self.test_noise_snr}".encode())
+        rows = self._eval_rows("test")
+        for number in range(len(rows)):
+            digest.update(repr(rows[number]).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def val_kinds(self) -> set[tuple[str, str, str, str]]:
+        """Return the corpora, tasks, source and target languages that occur together in the validation rows."""
+        rows = (self._eval_rows("dev")[number] for number in range(len(self._eval_rows("dev"))))
+        return {(row.corpus, row.task, row.utterance.source_language, row.target_language) for row in rows}
 
     def _eval_rows(self, kind: str) -> Rows:
         if kind not in self._eval:

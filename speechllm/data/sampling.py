@@ -1,6 +1,6 @@
 """Samplers: a process's share of the batches of an epoch, from where it stopped; and every row once for scoring."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,8 @@ class EvaluationSampler(Sampler[Draw]):
         max_utterances: Largest number of rows of a batch.
         rank: This process.
         world_size: Number of processes.
+        without: Rows that are left out. Where that is all of them, each rank has one batch without rows, since trainers
+            skip what has no batches.
     """
 
     def __init__(
@@ -109,17 +111,20 @@ class EvaluationSampler(Sampler[Draw]):
         max_utterances: int,
         rank: int = 0,
         world_size: int = 1,
+        without: Collection[int] = (),
     ) -> None:
         batches: list[list[int]] = []
         longest_s = 0.0
         for row in np.argsort(-durations_s, kind="stable").tolist():
+            if row in without:
+                continue
             last = batches[-1] if batches else []
             if last and len(last) < max_utterances and longest_s * (len(last) + 1) <= batch_seconds:
                 last.append(row)
             else:
                 batches.append([row])
                 longest_s = float(durations_s[row])
-        draws = even_out([Draw(rows, [1.0] * len(rows), 0) for rows in batches], world_size)
+        draws = even_out([Draw(rows, [1.0] * len(rows), 0) for rows in batches or [[]]], world_size)
         self.batches = draws[rank::world_size]
 
     def __len__(self) -> int:

@@ -104,7 +104,7 @@ class Decoder(TunableModule):
             decoding: Beams and limits.
 
         Returns:
-            One hypothesis an utterance, in order.
+            One hypothesis an utterance, in order; ``first_token_s`` is measured from this call.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speechllm.batch import AdapterOutput, Batch, Hypothesis
 from speechllm.decoders.base import Decoder, DecoderOutput, Decoding
-from speechllm.decoders.generation import UtteranceLimit, cut_at_end
+from speechllm.decoders.generation import FirstTokenClock, UtteranceLimit, cut_at_end
 from speechllm.decoders.hugging_face import load_llm, random_llm
 from speechllm.decoders.join import IGNORED, Joined, join
 from speechllm.decoders.new_tokens import NewTokens, grow_vocabulary
@@ -184,6 +184,7 @@ class CausalLM(Decoder):
         Raises:
             UserError: If prompt and speech leave no room for an answer; the message names the utterance.
         """
+        clock = FirstTokenClock()
         around = self._around(batch)
         self._fit(around, speech.lengths.tolist(), [[] for _ in around], batch.ids)
         joined = self._join(around, speech, [[] for _ in around], "left")
@@ -200,13 +201,15 @@ class CausalLM(Decoder):
             do_sample=False,
             max_new_tokens=max(limits),
             logits_processor=[limit],
+            stopping_criteria=[clock],
         )
         hypotheses = []
         for task, ids, most in zip(batch.tasks, output.tolist(), limits, strict=True):
             content, tokens = cut_at_end(ids, self.end_ids)
             text = self.tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             transcript, translation, missing = self.prompt.parse(task, text)
-            hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, tokens >= most))
+            hit_limit, first_token_s = tokens >= most, clock.first_token_s
+            hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, hit_limit, first_token_s))
         return hypotheses
 
     def transcript_ids(self, batch: Batch) -> list[Tensor]:

@@ -1,4 +1,6 @@
-"""Limits of generation that hold for each utterance alone, whatever it is batched with."""
+"""Limits of generation that hold for each utterance alone, whatever it is batched with, and its clock."""
+
+import time
 
 import torch
 from torch import Tensor
@@ -35,6 +37,28 @@ class UtteranceLimit:
         forced = torch.full_like(scores, float("-inf"))
         forced[:, self.end_id] = 0
         return torch.where(over[:, None], forced, scores)
+
+
+class FirstTokenClock:
+    """Stopping criterion that stops nothing and notes when the first new token was chosen.
+
+    ``generate`` asks its criteria after each choice, greedy or by beams, so the first call is the one that counts. The
+    clock starts when it is made.
+
+    Attributes:
+        first_token_s: Seconds from the start to the first new token; 0 before there is one.
+    """
+
+    def __init__(self) -> None:
+        self.first_token_s = 0.0
+        self._start_s = time.perf_counter()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **_: object) -> Tensor:
+        """Return False for each of ``input_ids`` (rows, n): nothing ends here."""
+        if not self.first_token_s:
+            input_ids[:1, -1:].tolist()  # waits until the device has chosen
+            self.first_token_s = time.perf_counter() - self._start_s
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def cut_at_end(ids: list[int], end_ids: list[int]) -> tuple[list[int], int]:

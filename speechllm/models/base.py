@@ -2,9 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,13 +12,24 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from speechllm.batch import Batch, Hypothesis
-from speechllm.errors import UserError, did_you_mean
-from speechllm.evaluation.scoring import by_test_set, score, scores, summarize
+from speechllm.errors import UserError
+from speechllm.evaluation.run_record import Run
 from speechllm.models.checkpoint import check_state, trained_state
-from speechllm.models.evaluation import make_predictions, measure_speed, report, write_metrics
+from speechllm.models.decoding_run import DecodingRun, begin_run
 from speechllm.models.gradients import scale_gradients
+from speechllm.models.parameters import parameter_groups
+from speechllm.models.processes import Processes
+from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
-from speechllm.predictions import Prediction, write_predictions
+from speechllm.models.validation import (
+    build_metrics,
+    log_samples,
+    metric_specs,
+    missing_monitors,
+    score_validation,
+    validation_score,
+)
+from speechllm.predictions import Prediction
 from speechllm.registry import METRICS
 
 MAX_SKIPPED_STEPS = 20
@@ -69,6 +79,9 @@ class SpeechToText(LightningModule):
     specs: dict[str, Any]
     """Specs of the parts by name, for messages about checkpoints."""
 
+    origin = Run()
+    """Where this model comes from, for the record of a test; the command line puts itself and the recipe there."""
+
     def __init__(
         self,
         metrics: Sequence[str | dict[str, Any]] = ("wer", "cer", "bleu", "chrf"),
@@ -87,7 +100,7 @@ class SpeechToText(LightningModule):
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in checkpoints; on_load_checkpoint is the stricter check
-        self.metric_specs = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in metrics]
+        self.metric_specs = metric_specs(metrics)
         for spec in self.metric_specs:
             METRICS.check(spec)
         self.loss_weights = dict(loss_weights or {})
@@ -101,10 +114,10 @@ class SpeechToText(LightningModule):
         self.min_new_tokens = min_new_tokens
         self.trained_on: set[tuple[str, str, str]] = set()
         self._step_tokens: Tensor | None = None
-        self._predictions: list[Prediction] = []
+        self._run: DecodingRun
+        self._processes: Processes
         self._val_losses: list[Tensor] = []
         self._skipped_steps = self._skipped_in_a_row = self._skipped_clips = 0
-        self._decode_s = 0.0
         self._clock_s: float | None = None
 
     # Parts of the contract
@@ -194,7 +207,7 @@ class SpeechToText(LightningModule):
         Raises:
             UserError: If nothing is trained, ``part_lr`` names what is not, or the trainer has no last step.
         """
-        groups = self._parameter_groups()
+        groups = parameter_groups(self, self.part_lr)
         total_steps = self.trainer.estimated_stepping_batches
         if self.schedule == "cosine" and not 1 <= total_steps < float("inf"):  # -1: the data does not know its length
             msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
@@ -211,27 +224,20 @@ class SpeechToText(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trained parameters: those of ``lr``, then those of each part that has its own."""
-        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        if not trained:
-            msg = "Nothing is trained: every part is frozen. Set `tuning: full` on one, or use an adapter with weights."
-            raise UserError(msg)
-        parts = list(dict.fromkeys(name.split(".")[0] for name in trained))
-        for part in self.part_lr:
-            if part not in parts:
-                msg = f"`part_lr` names '{part}', which is not trained.{did_you_mean(part, parts)} Trained: "
-                raise UserError(msg + f"{', '.join(parts)}.")
-        groups: list[dict[str, Any]] = [
-            {"params": [p for name, p in trained.items() if name.split(".")[0] not in self.part_lr]}
-        ]
-        groups += [
-            {"params": [p for name, p in trained.items() if name.split(".")[0] == part], "lr": lr}
-            for part, lr in self.part_lr.items()
-        ]
-        return [group for group in groups if group["params"]]
-
     # Validation, test, prediction
+
+    def setup(self, stage: str) -> None:
+        """Check the metrics, and look for what an interrupted test has decoded; the data is set up already.
+
+        Raises:
+            UserError: If a metric cannot run.
+        """
+        self._processes = Processes(self.trainer)
+        if stage != "predict":
+            self._processes.on_first(lambda: build_metrics(self.metric_specs) and None)
+        if stage in ("test", "predict"):
+            settings = {**self.specs, **self.decoding_options}
+            self._run = begin_run(stage, self.trainer, self._processes, results_folder(self.trainer, stage), settings)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score teacher-forced and decode greedily."""
@@ -240,75 +246,64 @@ class SpeechToText(LightningModule):
             losses = self.losses(batch.select(readable))
             sums = torch.stack([self._weighted_sum(losses), losses.target_lengths.sum().float()])
             self._val_losses.append(sums.detach())
-        self._decode_batch(batch, num_beams=1, split="dev")
+        self._decode_batch(batch, num_beams=1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with nothing decoded."""
+        self._run = DecodingRun("dev", self._processes)
+        self._val_losses.clear()
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val_loss``, each metric, and ``val_score``, which checkpoints are chosen by (higher is better)."""
         sums = torch.stack(self._val_losses).sum(dim=0) if self._val_losses else torch.zeros(2, device=self.device)
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        self._val_losses.clear()
-        predictions, _ = self._gather_predictions()
-        scored = score(predictions, self.metric_specs)
-        values = {f"val_{name}": value for name, value in summarize(scored).items()}
-        if len({item.test_set for item in scored}) > 1:
-            values |= {f"val_{name}": value for name, value in by_test_set(scored).items()}
+        predictions, _ = self._run.gather()
+        values = dict(self._processes.on_first(lambda: score_validation(predictions, self.metric_specs)))
         values["val_loss"] = float(sums[0] / sums[1].clamp(min=1))
         values["val_score"] = validation_score(values)
+        values |= missing_monitors(self.trainer.checkpoint_callbacks, values)
         shown = ("val_loss", "val_wer", "val_bleu")
         self.log_dict({key: value for key, value in values.items() if key in shown}, prog_bar=True)
         self.log_dict({key: value for key, value in values.items() if key not in shown})
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking and self._processes.is_first:
+            log_samples(self.trainer.loggers, predictions, self.global_step)
+
+    def on_test_epoch_start(self) -> None:
+        """Start the clock of decoding."""
+        self._run.start_clock()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode."""
-        self._decode_batch(batch, self.num_beams, split="test")
+        self._decode_batch(batch, self.num_beams)
 
     def on_test_epoch_end(self) -> None:
-        """Score every utterance once, write predictions and metrics, and print the table."""
-        predictions, wall_s = self._gather_predictions()
-        datamodule = getattr(self.trainer, "datamodule", None)
-        folder = Path(self.trainer.default_root_dir) / getattr(datamodule, "test_name", "test")
-        if self.trainer.is_global_zero:  # first of all: a metric that fails must not lose what was decoded
-            write_predictions(folder / "predictions.jsonl", predictions)
-        scored = score(predictions, self.metric_specs)
-        speed = measure_speed(predictions, wall_s)
-        self.log_dict({f"test_{name}": value for name, value in by_test_set(scored).items()})
-        self.log_dict({f"test_{name}": value for name, value in {**summarize(scored), **speed}.items()})
-        if self.trainer.is_global_zero:
-            text = report(predictions, scores(scored), speed)
-            write_metrics(folder, predictions, scores(scored), speed, text)
-            print(f"\n{text}\n\nPredictions and metrics: {folder}")
+        """Score every utterance once, write the results, and print the report.
+
+        Raises:
+            UserError: If a metric cannot score them; what was decoded is kept for the next test.
+        """
+        origin = describe_run(self.trainer, self.origin, self.decoding_options)
+        values = write_test(self._run, self._processes, results_folder(self.trainer, "test"), self.metric_specs, origin)
+        self.log_dict({f"test_{name}": value for name, value in values.items()})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """Decode and return predictions."""
-        before = len(self._predictions)
-        self._decode_batch(batch, self.num_beams, split="predict")
-        return self._predictions[before:]
+        return self._decode_batch(batch, self.num_beams)
 
     def on_predict_epoch_end(self) -> None:
-        """Write the predictions."""
-        predictions, _ = self._gather_predictions()
-        folder = Path(self.trainer.default_root_dir) / "predict"
-        if self.trainer.is_global_zero:
-            write_predictions(folder / "predictions.jsonl", predictions)
-            print(f"Predictions: {folder / 'predictions.jsonl'}")
+        """Write the predictions, those of an interrupted run among them."""
+        write_prediction(self._run, self._processes, results_folder(self.trainer, "predict"))
 
-    def _decode_batch(self, batch: Batch, num_beams: int, split: str) -> None:
+    @property
+    def decoding_options(self) -> dict[str, Any]:
+        """Options that texts of test and prediction depend on, by name."""
+        names = ("num_beams", "max_new_tokens", "tokens_per_second", "extra_tokens", "min_new_tokens")
+        return {name: getattr(self, name) for name in names}
+
+    def _decode_batch(self, batch: Batch, num_beams: int) -> list[Prediction]:
         start_s = time.perf_counter()
         hypotheses = self.decode(batch, num_beams)
-        elapsed_s = time.perf_counter() - start_s
-        self._decode_s += elapsed_s
-        self._predictions += make_predictions(batch, hypotheses, elapsed_s, split)
-
-    def _gather_predictions(self) -> tuple[list[Prediction], float]:
-        """Return the predictions of all processes in the order of the split, and the slowest one's decoding time."""
-        own = (self._predictions, self._decode_s)
-        self._predictions, self._decode_s = [], 0.0
-        shares: list[Any] = [own]
-        if self.trainer.world_size > 1:
-            shares = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(shares, own)
-        predictions = sorted((p for share, _ in shares for p in share), key=lambda p: p.row)
-        return predictions, max(seconds for _, seconds in shares)
+        return self._run.add(batch, hypotheses, time.perf_counter() - start_s)
 
     # Checkpoints
 
@@ -325,6 +320,7 @@ class SpeechToText(LightningModule):
         """
         rank_zero_info(f"Checkpoint: {check_state(self, checkpoint, self.specs)}.")
         self.trained_on = {tuple(triple) for triple in checkpoint.get("trained_on", [])}
+        self.origin = replace(self.origin, step=checkpoint.get("global_step"))
 
     # Logging
 
@@ -352,18 +348,3 @@ class SpeechToText(LightningModule):
             rank_zero_warn(f"Left out of training: {message}")
         if batch.skipped:
             self.log("skipped_clips", float(self._skipped_clips), batch_size=max(1, len(batch)))
-
-
-def validation_score(values: Mapping[str, float]) -> float:
-    """Return what checkpoints are chosen by, higher is better: BLEU, else chrF, WER, CER, or the loss, turned around.
-
-    Args:
-        values: Figures of a validation by the names that they are logged under, ``val_loss`` among them.
-    """
-    for name in ("val_bleu", "val_chrf"):
-        if name in values:
-            return values[name]
-    for name in ("val_wer", "val_cer"):
-        if name in values:
-            return 100.0 - values[name]
-    return -values["val_loss"]

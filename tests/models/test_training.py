@@ -10,9 +10,9 @@ import torch
 
 from speechllm.adapters.conv import ConvAdapter
 from speechllm.errors import UserError
-from speechllm.models.base import validation_score
 from speechllm.models.gradients import scale_gradients
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
+from speechllm.models.validation import validation_score
 from speechllm.registry import ADAPTERS, ENCODERS
 from tests.models.conftest import SPECS
 from tests.tiny import make_batch

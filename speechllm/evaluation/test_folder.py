@@ -1,0 +1,87 @@
+"""From predictions to a folder of results: figures, what they were computed from, and how."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from speechllm.evaluation.breakdown import break_down
+from speechllm.evaluation.run_record import RUN_FILE, Run, make_record, write_record
+from speechllm.evaluation.scoring import ScoredSet, averages, score, scores
+from speechllm.evaluation.significance import confidence_intervals
+from speechllm.evaluation.test_report import test_report
+from speechllm.predictions import Prediction, write_predictions
+
+PREDICTIONS_FILE = "predictions.jsonl"
+REPORT_FILE = "report.txt"
+DECIMALS = 9
+"""Decimals of the statistics in files: counts come back as they were."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of results was written from.
+
+    Attributes:
+        scored_sets: Each test set under each metric.
+        report: Text for people.
+    """
+
+    scored_sets: list[ScoredSet]
+    report: str
+
+
+def write_test_folder(
+    folder: Path, predictions: Sequence[Prediction], specs: Sequence[Mapping[str, Any]], run: Run
+) -> Results:
+    """Score predictions, and write them with their statistics, ``run.json`` and ``report.txt``.
+
+    The predictions are written before they are scored, so that a metric that fails does not lose them.
+
+    Args:
+        folder: Folder to write to; made where it is not there.
+        predictions: The predictions.
+        specs: Metric specs.
+        run: How the predictions came about.
+
+    Raises:
+        UserError: If a metric cannot score them.
+    """
+    for name in (RUN_FILE, REPORT_FILE):  # those of a test before are not of these predictions
+        (folder / name).unlink(missing_ok=True)
+    write_predictions(folder / PREDICTIONS_FILE, predictions)
+    scored_sets = score(predictions, specs)
+    write_predictions(folder / PREDICTIONS_FILE, with_statistics(predictions, scored_sets))
+    intervals = {
+        (figure.name, scored.test_set): interval
+        for scored in scored_sets
+        for figure, interval in zip(scored.metric.figures, confidence_intervals(scored), strict=True)
+    }
+    parts = [part for by in ("duration", "speaker") for part in break_down(scored_sets, predictions, by)]
+    found = [*scores(scored_sets), *averages(scored_sets)]
+    report = test_report(predictions, scored_sets, intervals, run)
+    (folder / REPORT_FILE).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+    write_record(folder / RUN_FILE, make_record(run, predictions, found, intervals, parts))
+    return Results(scored_sets, report)
+
+
+def with_statistics(predictions: Sequence[Prediction], scored_sets: Sequence[ScoredSet]) -> list[Prediction]:
+    """Return predictions that carry what metrics that keep it say of each utterance.
+
+    The name is that of the metric's main figure, followed by the text where the metric scores several. Utterances that
+    a metric has no figure for have no entry.
+    """
+    kept: list[dict[str, dict[str, float]]] = [{} for _ in predictions]
+    for scored in scored_sets:
+        metric = scored.metric
+        if not metric.kept:
+            continue
+        name = metric.figures[0].name + (f"_{scored.test_set.text}" if len(metric.scores) > 1 else "")
+        has_figure = metric.scored(scored.statistics).tolist()
+        for place, row, holds in zip(scored.places.tolist(), scored.statistics.tolist(), has_figure, strict=True):
+            if holds:
+                values = (round(value, DECIMALS) for value in row)
+                kept[place][name] = dict(zip(metric.columns, values, strict=True))
+    return [
+        replace(prediction, statistics=statistics) for prediction, statistics in zip(predictions, kept, strict=True)
+    ]
