@@ -21,6 +21,7 @@ OTHER_COMMANDS = {
     "transcribe": "transcribe or translate audio files with a trained model",
     "score": "score hypotheses from files, or a run by other metrics",
     "merge": "merge the LoRA of a trained model's LLM into its weights",
+    "comet-env": "make the environment in which the metric comet runs unbabel-comet",
     "inspect": "draw what the adapter of a trained model does with an utterance",
     "zoo": "list encoders, fusions, adapters, decoders, prompts and recipes, or describe one",
 }
@@ -76,7 +77,7 @@ def _run(command: str, arguments: list[str]) -> None:
 
         run(command, arguments)
     elif command in OTHER_COMMANDS:
-        module = importlib.import_module(f"speechllm.commands.{command}")
+        module = importlib.import_module(f"speechllm.commands.{command.replace('-', '_')}")
         if hasattr(module, "run"):  # a command whose options depend on its arguments
             module.run(arguments)
         else:
