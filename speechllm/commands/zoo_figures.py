@@ -1,7 +1,7 @@
 """What parts cost at the sizes of the recipes that name them: parameters and rates, without loading a weight."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,9 @@ DEFAULT_RECIPE = {
     "decoder": {"name": "causal_lm", "pretrained": "meta-llama/Llama-3.1-8B-Instruct"},
 }
 """What stands around a part that no recipe names."""
+
+RANDOM_LLM = {"hidden_size": 64, "vocab_size": 1000}
+"""Sizes of an LLM of random weights that its recipe does not say; no rate depends on them."""
 
 WEIGHTS = ("pretrained", "revision", "tuning", "lora", "dtype")
 """Options of a spec that say which weights a part has, and not how large it is."""
@@ -36,6 +39,32 @@ def figures(kind: str, name: str) -> Table:
     return columns, [list(row) for row in dict.fromkeys(tuple(row) for row in rows(name))]
 
 
+def compression(model: Mapping[str, Any]) -> float | None:
+    """Return how many frames of the encoder a recipe's adapter makes one position of.
+
+    Args:
+        model: Options of the model, with encoder, adapter and decoder.
+
+    Returns:
+        None where the content of the audio decides, or a checkpoint's sizes are not known.
+
+    Raises:
+        UserError: If a part or an option of it is not known.
+    """
+    import speechllm.adapters
+    import speechllm.encoders
+    import speechllm.fusions  # noqa: F401  # the three imports register the parts
+    from speechllm.known_checkpoints import ENCODERS, LLMS
+
+    encoder, llm = model["encoder"], model["decoder"]
+    checkpoints = [spec.get("pretrained") for spec in encoder.get("encoders", [encoder])]
+    if any(name and name not in ENCODERS for name in checkpoints) or llm.get("pretrained", "") not in {*LLMS, "", None}:
+        return None
+    built = _encoder(encoder)
+    positions = _positions(_adapter(model, built), built)
+    return None if positions is None else COUNTED_S * float(built.frame_rate) / positions
+
+
 def _encoders(name: str) -> Iterator[list[str]]:
     for recipe in _models():
         for spec in (recipe["encoder"], *recipe["encoder"].get("encoders", [])):
@@ -55,19 +84,30 @@ def _fusions(name: str) -> Iterator[list[str]]:
 
 
 def _adapters(name: str) -> Iterator[list[str]]:
-    import torch
-
-    from speechllm.registry import ADAPTERS
-
     recipes = [recipe for recipe in _models() if recipe["adapter"]["name"] == name and _known(recipe["encoder"])]
     for recipe in recipes or [{**DEFAULT_RECIPE, "adapter": {"name": name}}]:
-        encoder, llm = _encoder(recipe["encoder"]), _llm_config(recipe["decoder"])
-        sizes = {"in_dim": encoder.dim, "out_dim": llm["hidden_size"], "vocab_size": llm["vocab_size"]}
-        adapter = _on_meta(ADAPTERS, recipe["adapter"], **sizes, frame_rate=encoder.frame_rate)
+        encoder = _encoder(recipe["encoder"])
+        adapter = _adapter(recipe, encoder)
         core = f"{adapter.core_parameters():,}" if hasattr(adapter, "core_parameters") else ""
-        positions = adapter.output_lengths(torch.tensor([round(COUNTED_S * encoder.frame_rate)]))
-        rate = "by content" if positions is None else f"{int(positions) / COUNTED_S:.2f}"
+        positions = _positions(adapter, encoder)
+        rate = "by content" if positions is None else f"{positions / COUNTED_S:.2f}"
         yield [f"{_label(recipe['encoder'])} → {_label(recipe['decoder'])}", _count(adapter), core, rate]
+
+
+def _adapter(recipe: Mapping[str, Any], encoder: Any) -> Any:
+    from speechllm.registry import ADAPTERS
+
+    llm = _llm_config(recipe["decoder"])
+    sizes = {"in_dim": encoder.dim, "out_dim": llm["hidden_size"], "vocab_size": llm["vocab_size"]}
+    return _on_meta(ADAPTERS, recipe["adapter"], **sizes, frame_rate=encoder.frame_rate)
+
+
+def _positions(adapter: Any, encoder: Any) -> int | None:
+    """Return the positions that an adapter makes of :data:`COUNTED_S` seconds; None where their content decides."""
+    import torch
+
+    positions = adapter.output_lengths(torch.tensor([round(COUNTED_S * encoder.frame_rate)]))
+    return None if positions is None else int(positions)
 
 
 def _decoders(name: str) -> Iterator[list[str]]:
@@ -117,13 +157,13 @@ def _sized(spec: dict[str, Any]) -> dict[str, Any]:
     sized = {key: value for key, value in spec.items() if key not in WEIGHTS}
     if "encoders" in sized:
         return {**sized, "encoders": [_sized(inner) for inner in sized["encoders"]]}
-    return {**sized, "config": ENCODERS[spec["pretrained"]]}
+    return {**sized, "config": ENCODERS[spec["pretrained"]]} if spec.get("pretrained") else sized
 
 
 def _llm_config(spec: dict[str, Any]) -> dict[str, Any]:
     from speechllm.known_checkpoints import LLMS
 
-    return LLMS[spec["pretrained"]]
+    return LLMS[spec["pretrained"]] if spec.get("pretrained") else {**RANDOM_LLM, **spec.get("config", {})}
 
 
 def _on_meta(registry: Any, spec: dict[str, Any], **sizes: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Systems side by side: one table in four formats, and pictures."""

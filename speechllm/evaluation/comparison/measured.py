@@ -1,0 +1,226 @@
+"""Values of systems whose predictions are at hand: figures, intervals, and tests against the baselines."""
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechllm.errors import UserError
+from speechllm.evaluation.comparison.results import Key, Result, full_name, is_significant
+from speechllm.evaluation.scoring import ScoredSet, score
+from speechllm.evaluation.significance import Comparison, compare, confidence_intervals, resampling_units
+from speechllm.evaluation.systems import System
+from speechllm.evaluation.test_sets import TestSet, group_by_test_set, to_sample
+from speechllm.metrics.base import Metric
+from speechllm.registry import METRICS
+
+Column = tuple[str, str, str, str]
+"""Corpus, split, languages and text."""
+
+
+SLOW = ("comet",)
+"""Metrics whose statistics are taken from the predictions where the same metric computed them."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How differences are tested.
+
+    Attributes:
+        by: What is resampled, one of :data:`speechllm.evaluation.significance.UNITS`.
+        samples: Number of resamples.
+        seed: Seed of the draws.
+        test: Which p-value decides.
+    """
+
+    by: str = "utterance"
+    samples: int = 1000
+    seed: int = 12345
+    test: Literal["bootstrap", "randomization"] = "bootstrap"
+
+
+@dataclass
+class Scored:
+    """A system with its test sets under every metric.
+
+    Attributes:
+        system: The system.
+        sets: Its scored test sets, by the metric's main figure and the column of the table.
+    """
+
+    system: System
+    sets: dict[tuple[str, Column], ScoredSet] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """Group and name of the system."""
+        return self.system.group, self.system.name
+
+
+def score_systems(
+    systems: Sequence[System], specs: Sequence[Mapping[str, Any]], strict: bool = True
+) -> tuple[list[Scored], list[str]]:
+    """Score systems by metrics.
+
+    Args:
+        systems: The systems.
+        specs: Metric specs.
+        strict: Whether each metric must be able to score some system. If not, one must.
+
+    Returns:
+        The systems, and a sentence for each metric that has nothing to say of a system or test set.
+
+    Raises:
+        UserError: If a metric, or every one, cannot score any system.
+    """
+    found = [Scored(system) for system in systems]
+    said: dict[str, list[str]] = {}
+    first_error = None
+    for spec in specs:
+        failed = 0
+        for scored in found:
+            name = full_name(scored.key)
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    sets = _score(scored.system, spec)
+            except UserError as error:
+                failed += 1
+                first_error = first_error or error
+                said.setdefault(f"{spec['name']} is left out: {error}", []).append(name)
+                continue
+            for warning in caught:
+                said.setdefault(str(warning.message), []).append(name)
+            columns = _columns([item.test_set for item in sets])
+            scored.sets |= {(item.metric.figures[0].name, columns[item.test_set]): item for item in sets}
+        if first_error and failed == len(found) and strict:
+            raise first_error
+    if first_error and not any(scored.sets for scored in found):
+        raise first_error
+    return found, [text if len(names) == len(found) else f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def measure(
+    scored: Sequence[Scored], figures: Sequence[str] | None, baselines: Mapping[Key, Key | None], how: Resampling
+) -> list[Result]:
+    """Return figures with intervals, and tests against the baselines.
+
+    Args:
+        scored: The systems.
+        figures: Names of figures, in the order of the table; the main figure of each metric where not given.
+        baselines: By system, the one that it is compared with.
+        how: What is resampled, and how often.
+    """
+    by_key = {item.key: item for item in scored}
+    found = []
+    for system in scored:
+        baseline = by_key.get(baselines.get(system.key) or ("", ""))
+        for (main, column), item in system.sets.items():
+            names = [main] if figures is None else [f.name for f in item.metric.figures if f.name in figures]
+            if names:
+                other = baseline.sets.get((main, column)) if baseline else None
+                found += [r for r in _results(system, column, item, other, how) if r.figure in names]
+    order = list(figures) if figures is not None else list(dict.fromkeys(r.figure for r in found))
+    return sorted(found, key=lambda result: order.index(result.figure))
+
+
+def all_figures(scored: Sequence[Scored]) -> list[str]:
+    """Return the names of all figures that the metrics give, main figures first."""
+    metrics = [item.metric for system in scored for item in system.sets.values()]
+    names = [metric.figures[0].name for metric in metrics] + [f.name for metric in metrics for f in metric.figures]
+    return list(dict.fromkeys(names))
+
+
+def units_of(system: System, item: ScoredSet, by: str) -> list[str] | None:
+    """Return what each utterance of a test set is resampled with; None where each is its own."""
+    return None if by == "utterance" else resampling_units(system.predictions, item.places.tolist(), by)
+
+
+def _score(system: System, spec: Mapping[str, Any]) -> list[ScoredSet]:
+    if spec["name"] not in SLOW:
+        return score(system.predictions, [spec])
+    groups = group_by_test_set(system.predictions, METRICS.get(spec["name"]).scores)
+    found = []
+    for test_set, places in groups.items():
+        metric = METRICS.build(spec, language=test_set.language)
+        statistics = _kept(system, metric, test_set, places)
+        if statistics is None:
+            return score(system.predictions, [spec])
+        found.append(ScoredSet(test_set, metric, np.array(places), statistics))
+    return found
+
+
+def _kept(system: System, metric: Metric, test_set: TestSet, places: Sequence[int]) -> NDArray[np.float64] | None:
+    """Return the statistics that the predictions carry, if ``run.json`` says that this very metric computed them."""
+    main = metric.figures[0].name
+    wanted = {
+        "figure": main,
+        "kind": "test set",
+        "signature": metric.signature(),
+        **{name: getattr(test_set, name) for name in ("corpus", "split", "task", "text")},
+        **{name: getattr(test_set, name) for name in ("source_language", "target_language")},
+    }
+    entries = system.run.get("scores")
+    if not metric.kept or not isinstance(entries, list) or not any(_says(entry, wanted) for entry in entries):
+        return None
+    name = main + (f"_{test_set.text}" if len(metric.scores) > 1 else "")
+    statistics = np.zeros((len(places), len(metric.columns)))
+    for row, place in enumerate(places):
+        kept = system.predictions[place].statistics.get(name)
+        if kept is not None:
+            if set(kept) != set(metric.columns):
+                return None
+            statistics[row] = [kept[column] for column in metric.columns]
+        elif metric.scored(metric.statistics([to_sample(system.predictions[place], test_set.text)])).any():
+            return None
+    return statistics
+
+
+def _says(entry: object, wanted: Mapping[str, Any]) -> bool:
+    return isinstance(entry, Mapping) and all(entry.get(name) == value for name, value in wanted.items())
+
+
+def _columns(test_sets: Sequence[TestSet]) -> dict[TestSet, Column]:
+    """Return the column of each test set; a transcript that comes with several translations names its target."""
+    sets = list(dict.fromkeys(test_sets))
+    plain = {item: (item.corpus, item.split, item.languages, item.text) for item in sets}
+    counts = Counter(plain.values())
+    return {item: column if counts[column] == 1 else _with_target(item, column) for item, column in plain.items()}
+
+
+def _with_target(item: TestSet, column: Column) -> Column:
+    return (*column[:2], f"{item.languages} (to {item.target_language})", column[3])
+
+
+def _results(
+    system: Scored, column: Column, item: ScoredSet, baseline: ScoredSet | None, how: Resampling
+) -> list[Result]:
+    units = units_of(system.system, item, how.by)
+    intervals = confidence_intervals(item, units, how.samples, how.seed)
+    comparisons: Sequence[Comparison | None] = [None] * len(intervals)
+    if baseline is not None:
+        comparisons = compare(baseline, item, units, how.samples, how.seed)
+    corpus, split, languages, text = column
+    return [
+        Result(
+            system.key,
+            found.figure,
+            languages,
+            found.value,
+            found.unit,
+            found.higher_is_better,
+            corpus,
+            split,
+            text,
+            signature=found.signature,
+            utterances=found.utterances,
+            interval=interval,
+            comparison=comparison,
+            significant=is_significant(comparison, how.test) if comparison else None,
+        )
+        for found, interval, comparison in zip(item.scores(), intervals, comparisons, strict=True)
+    ]
