@@ -20,6 +20,7 @@ OTHER_COMMANDS = {
     "prepare": "turn a corpus on disk into manifests, or write the synthetic one",
     "transcribe": "transcribe or translate audio files with a trained model",
     "score": "score hypotheses from files, or a run by other metrics",
+    "compare": "set systems side by side: a table with significance, pictures, a page of utterances",
     "merge": "merge the LoRA of a trained model's LLM into its weights",
     "comet-env": "make the environment in which the metric comet runs unbabel-comet",
     "inspect": "draw what the adapter of a trained model does with an utterance",
