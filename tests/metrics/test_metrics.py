@@ -9,6 +9,7 @@ import speechllm.metrics  # noqa: F401 (registers the metrics)
 from speechllm.errors import UserError
 from speechllm.metrics.base import Metric, Sample
 from speechllm.registry import METRICS
+from tests.metrics.comet_twin import score_distance, write_comet
 
 REFERENCES = ["the cat sat on a mat", "a small dog barks at us", "", "yes"]
 HYPOTHESES = ["the cat sat on the mat", "a small dog barks at me", "oh", ""]
@@ -20,13 +21,20 @@ def samples(hypotheses=HYPOTHESES):
     return [Sample(*texts, **spoken) for texts in zip(hypotheses, REFERENCES, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def comet(tmp_path_factory):
+    return {"model": str(write_comet(tmp_path_factory.mktemp("comet"), score_distance))}
+
+
 @pytest.fixture(params=METRICS.names())
 def metric(request):
-    return METRICS.build({"name": request.param}, language="en")
+    """Each metric with its defaults; COMET with a checkpoint whose score says how far two texts are from each other."""
+    options = request.getfixturevalue("comet") if request.param == "comet" else {}
+    return METRICS.build({"name": request.param, **options}, language="en")
 
 
 def test_there_are_metrics():
-    assert {"bleu", "cer", "chrf", "wer"} <= set(METRICS.names())
+    assert {"bleu", "cer", "chrf", "health", "mer", "speed", "wer"} <= set(METRICS.names())
 
 
 def test_declares_what_it_scores(metric):
