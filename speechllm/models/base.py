@@ -227,7 +227,7 @@ class SpeechToText(LightningModule):
     # Validation, test, prediction
 
     def setup(self, stage: str) -> None:
-        """Check the metrics, and look for what an interrupted test has decoded; the data is set up already.
+        """Check the metrics; the data is set up already.
 
         Raises:
             UserError: If a metric cannot run.
@@ -235,9 +235,7 @@ class SpeechToText(LightningModule):
         self._processes = Processes(self.trainer)
         if stage != "predict":
             self._processes.on_first(lambda: build_metrics(self.metric_specs) and None)
-        if stage in ("test", "predict"):
-            settings = {**self.specs, **self.decoding_options}
-            self._run = begin_run(stage, self.trainer, self._processes, results_folder(self.trainer, stage), settings)
+        self._run = DecodingRun("predict" if stage == "predict" else "test", self._processes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score teacher-forced and decode greedily."""
@@ -313,7 +311,7 @@ class SpeechToText(LightningModule):
         checkpoint["trained_on"] = sorted(list(triple) for triple in self.trained_on)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this recipe, and say what was loaded.
+        """Check that the checkpoint is of this recipe, and say what was loaded and what it has decoded before.
 
         Raises:
             UserError: If it is not.
@@ -321,6 +319,11 @@ class SpeechToText(LightningModule):
         rank_zero_info(f"Checkpoint: {check_state(self, checkpoint, self.specs)}.")
         self.trained_on = {tuple(triple) for triple in checkpoint.get("trained_on", [])}
         self.origin = replace(self.origin, step=checkpoint.get("global_step"))
+        # Between this hook and the batches there is no other, and before it Lightning does not say which checkpoint.
+        if self._trainer is not None and (self.trainer.testing or self.trainer.predicting):
+            settings = {**self.specs, **self.decoding_options}
+            folder = results_folder(self.trainer, self._run.split)
+            self._run = begin_run(self._run.split, self.trainer, self._processes, folder, settings)
 
     # Logging
 
