@@ -10,7 +10,7 @@ def format_table(rows: Sequence[Sequence[str | int | float]], columns: Sequence[
     """Return a table of columns divided by two spaces, under their names and a rule.
 
     Widths are those of a terminal: a Chinese character fills two columns, a combining mark none. Floats are printed
-    with two decimals, and columns that hold only numbers stand at the right.
+    with two decimals, and columns that hold only numbers, or nothing, stand at the right.
 
     Args:
         rows: Cells, as many in each row as there are columns.
@@ -31,7 +31,8 @@ def format_table(rows: Sequence[Sequence[str | int | float]], columns: Sequence[
         max(display_width(text) for text in (name, *(row[index] for row in cells)))
         for index, name in enumerate(columns)
     ]
-    numeric = [bool(rows) and all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
+    filled = [[row[index] for row in rows if row[index] != ""] for index in range(len(columns))]
+    numeric = [bool(column) and all(isinstance(cell, int | float) for cell in column) for column in filled]
     lines = [list(columns), ["-" * width for width in widths], *cells]
     return "\n".join(
         "  ".join(_pad(*cell) for cell in zip(line, widths, numeric, strict=True)).rstrip() for line in lines

@@ -72,11 +72,11 @@ def _matrix(
     ]
     lines += [(kind, {_column(score): score for score in means if score.kind == kind}) for kind in ("mean", "pooled")]
     rows = [
-        (name, str(_count(cells.values())), *(f"{cells[key].value:.2f}" if key in cells else "" for key in labels))
+        (name, _count(cells.values()), *(cells[key].value if key in cells else "" for key in labels))
         for name, cells in lines
         if cells
     ]
-    table = format_table(rows, ["metric of", "utterances", *labels.values()])
+    table = format_table(rows, ["test set", "utterances", *labels.values()])
     signatures = dict.fromkeys((labels[_column(item)], item.unit, item.signature) for item in found)
     return f"{table}\n\n{format_table(list(signatures), ['metric', 'unit', 'signature'])}"
 
@@ -120,11 +120,11 @@ def _by_duration(merged: Sequence[ScoredSet], predictions: Sequence[Prediction])
     if len(bins) < 2:
         return ""
     cells = {(part.part, part.figure, part.test_set.text): part for part in parts}
-    rows: list[tuple[str | int, ...]] = []
+    rows: list[tuple[str | int | float, ...]] = []
     for name in bins:
         found = [cells.get((name, *column)) for column in columns]
         utterances = max(part.utterances for part in found if part is not None)
-        rows.append((name, utterances, *("" if part is None else f"{part.value:.2f}" for part in found)))
+        rows.append((name, utterances, *("" if part is None else part.value for part in found)))
     texts = {figure: {text for other, text in columns if other == figure} for figure, _ in columns}
     names = [f"{figure} {text}" if len(texts[figure]) > 1 else figure for figure, text in columns]
     return format_table(rows, ["duration", "utterances", *names])
