@@ -48,6 +48,9 @@ def main(args: Sequence[str] | None = None) -> None:
     command, rest = arguments[0], arguments[1:]
     try:
         _run(command, rest)
+    except BrokenPipeError:  # `speechllm … | head` has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as the shell counts it
     except KeyboardInterrupt as stop:
         print(f"speechllm {command}: {stop or 'interrupted'}", file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,13 +1,14 @@
 """Score hypotheses from files: no model, no GPU, nothing else of the package."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechllm.errors import UserError
 
 if TYPE_CHECKING:
-    from speechllm.evaluation.scoring import ScoredSet
-    from speechllm.predictions import Prediction
+    from speechllm.evaluation.systems import System
 
 TRANSCRIPT_METRICS = ("wer", {"name": "wer", "normalizer": "whisper"}, "cer", "health")
 TRANSLATION_METRICS = ("bleu", "chrf", "health")
@@ -46,6 +47,7 @@ def score(
         language: Language of hypotheses and references, such as en.
         source_language: Language that is spoken, where the texts are translations of it.
         metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
+            A run is scored by those that it was scored by before, too.
         talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
             `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored.
         resample_by: What intervals resample: utterance, recording (a talk) or speaker.
@@ -58,38 +60,38 @@ def score(
     if samples < 0:
         msg = f"`samples` must be at least 0, but is {samples}."
         raise UserError(msg)
-    predictions = _read(hypotheses, references, sources, language, source_language)
+    system = _read(hypotheses, references, sources, language, source_language)
     if talk_references is not None:
         from speechllm.evaluation.long_form import realign
         from speechllm.talk_references import read_talk_references
 
-        predictions = realign(predictions, read_talk_references(Path(talk_references)))
-    specs = _specs(metrics, predictions)
-    from speechllm.evaluation import scoring
-    from speechllm.evaluation.significance import resampling_units
+        system.predictions = realign(system.predictions, read_talk_references(Path(talk_references)))
+    specs = _specs(metrics, system)
+    from speechllm.evaluation.run_record import Run
+    from speechllm.evaluation.test_folder import Resampling, assess, record_of, write_results
 
-    resampling_units(predictions, [], resample_by)  # a wrong name is found before the work
-    scored = scoring.score(predictions, specs)
-    if not scored:
+    results = assess(system.predictions, specs, Run(), Resampling(resample_by, samples))
+    if not results.scored_sets:
         names = ", ".join(spec["name"] for spec in specs)
-        kind = "translations" if any("st" in p.task for p in predictions) else "transcripts"
+        kind = "translations" if any("st" in p.task for p in system.predictions) else "transcripts"
         msg = (
             f"None of the metrics {names} scores {kind}. BLEU, chrF and COMET score translations, which "
             "`--source_language` makes of the texts; error rates score transcripts."
         )
         raise UserError(msg)
-    text = _report(predictions, scored, resample_by, samples)
-    print(text)
+    print(results.report)
     if out is not None:
-        _write(Path(out), predictions, text)
+        record = record_of(results, specs, Run(command=shlex.join(["speechllm", *sys.argv[1:]])))
+        write_results(Path(out), results, _kept(system.run, record))
+        print(f"\nResults: {out}")
 
 
 def _read(
     hypotheses: str, references: str | None, sources: str | None, language: str | None, source_language: str | None
-) -> "list[Prediction]":
-    """Return the predictions of a run, or of files."""
+) -> "System":
+    """Return what is scored: a run, or files."""
     from speechllm.evaluation.paired_files import Languages, read_pairs
-    from speechllm.evaluation.systems import holds_predictions, read_system
+    from speechllm.evaluation.systems import System, holds_predictions, read_system
 
     path = Path(hypotheses)
     given = {"references": references, "sources": sources, "language": language, "source_language": source_language}
@@ -98,55 +100,36 @@ def _read(
         if unneeded:
             msg = f"'{hypotheses}' has its own references and languages; leave out {' and '.join(unneeded)}."
             raise UserError(msg)
-        return read_system(hypotheses).predictions
+        return read_system(hypotheses)
     if language is None:
         msg = "Say which language the texts are in: `--language en`, and `--source_language` for translations."
         raise UserError(msg)
     files = [None if name is None else Path(name) for name in (references, sources)]
-    return read_pairs(path, files[0], files[1], Languages(language, source_language))
+    return System(path.stem, read_pairs(path, files[0], files[1], Languages(language, source_language)))
 
 
-def _specs(metrics: list[str | dict[str, Any]] | None, predictions: "list[Prediction]") -> list[dict[str, Any]]:
+def _specs(metrics: list[str | dict[str, Any]] | None, system: "System") -> list[dict[str, Any]]:
+    """Return the specs of the metrics: those that a run was scored by and those that are given, or the default ones."""
     import speechllm.metrics  # noqa: F401  # registers the metrics
     from speechllm.registry import METRICS
 
-    chosen: list[Any] = list(metrics or [])
-    if metrics is None:
-        tasks = {task for p in predictions for task in p.task.split("+")}
+    chosen: list[Any] = [*system.run.get("metrics", []), *(metrics or [])]
+    if not chosen:
+        tasks = {task for p in system.predictions for task in p.task.split("+")}
         chosen += TRANSCRIPT_METRICS if "asr" in tasks else ()
-        chosen += [metric for metric in TRANSLATION_METRICS if metric not in chosen] if "st" in tasks else []
-    specs = [{"name": metric} if isinstance(metric, str) else dict(metric) for metric in chosen]
-    for spec in specs:
+        chosen += TRANSLATION_METRICS if "st" in tasks else ()
+    specs: list[dict[str, Any]] = []
+    for metric in chosen:
+        spec = {"name": metric} if isinstance(metric, str) else dict(metric)
         METRICS.check(spec)
+        specs += [spec] if spec not in specs else []
     return specs
 
 
-def _report(predictions: "list[Prediction]", scored: "list[ScoredSet]", resample_by: str, samples: int) -> str:
-    from speechllm.evaluation.significance import confidence_intervals, resampling_units
-    from speechllm.evaluation.test_sets import short_names
-    from speechllm.report import format_table
-
-    names = short_names(item.test_set for item in scored)
-    rows = []
-    for item in scored:
-        scores = item.scores()
-        intervals = [""] * len(scores)
-        if samples:
-            units = (
-                None if resample_by == "utterance" else resampling_units(predictions, item.places.tolist(), resample_by)
-            )
-            found = confidence_intervals(item, units, samples)
-            intervals = [f"{low:.2f} to {high:.2f}" if low == low else "" for low, high in found]
-        for entry, interval in zip(scores, intervals, strict=True):
-            if entry.value == entry.value:
-                rows.append((entry.figure, names[item.test_set], f"{entry.value:.2f}", interval, entry.signature))
-    columns = ["figure", "test set", "value", "95 % interval", "signature"]
-    return format_table(rows, columns)
-
-
-def _write(folder: Path, predictions: "list[Prediction]", text: str) -> None:
-    from speechllm.predictions import write_predictions
-
-    write_predictions(folder / "predictions.jsonl", predictions)
-    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
-    print(f"\nPredictions and report: {folder}")
+def _kept(run: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record that says of a run how its predictions came about, and of this scoring what it found."""
+    found = ("metrics", "test_sets", "scores", "breakdown")
+    if not run:
+        return record
+    scoring = {name: record[name] for name in ("speechllm", "time", "command", "packages")}
+    return run | {name: record[name] for name in found} | {"scored_again": scoring}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.evaluation.breakdown import break_down
-from speechllm.evaluation.run_record import RUN_FILE, Run, make_record, write_record
+from speechllm.evaluation.run_record import RUN_FILE, Intervals, Run, make_record, write_record
 from speechllm.evaluation.scoring import ScoredSet, averages, score, scores
-from speechllm.evaluation.significance import confidence_intervals
+from speechllm.evaluation.significance import confidence_intervals, resampling_units
 from speechllm.evaluation.test_report import test_report
 from speechllm.predictions import Prediction, write_predictions
 
@@ -19,16 +19,62 @@ DECIMALS = 9
 
 
 @dataclass(frozen=True)
-class Results:
-    """What a folder of results was written from.
+class Resampling:
+    """How intervals come about.
 
     Attributes:
+        by: What is drawn: ``utterance``, ``recording`` or ``speaker``.
+        samples: Number of bootstrap samples; 0 for no intervals.
+    """
+
+    by: str = "utterance"
+    samples: int = 1000
+
+
+@dataclass(frozen=True)
+class Results:
+    """What predictions come to.
+
+    Attributes:
+        predictions: The predictions, with the statistics that metrics keep.
         scored_sets: Each test set under each metric.
+        intervals: 95 % confidence intervals of its figures.
         report: Text for people.
     """
 
+    predictions: list[Prediction]
     scored_sets: list[ScoredSet]
+    intervals: Intervals
     report: str
+
+
+def assess(
+    predictions: Sequence[Prediction],
+    specs: Sequence[Mapping[str, Any]],
+    run: Run,
+    resampling: Resampling = Resampling(),
+) -> Results:
+    """Score predictions.
+
+    Args:
+        predictions: The predictions.
+        specs: Metric specs.
+        run: How the predictions came about.
+        resampling: How intervals come about.
+
+    Raises:
+        UserError: If a metric cannot score them, or the units to resample are not known.
+    """
+    resampling_units(predictions, [], resampling.by)  # a wrong name is found before the work
+    scored_sets = score(predictions, specs)
+    intervals = {}
+    for scored in scored_sets if resampling.samples else []:
+        units = resampling_units(predictions, scored.places.tolist(), resampling.by)
+        found = confidence_intervals(scored, None if resampling.by == "utterance" else units, resampling.samples)
+        for figure, interval in zip(scored.metric.figures, found, strict=True):
+            intervals[figure.name, scored.test_set] = interval
+    report = test_report(predictions, scored_sets, intervals, run)
+    return Results(with_statistics(predictions, scored_sets), scored_sets, intervals, report)
 
 
 def write_test_folder(
@@ -50,19 +96,36 @@ def write_test_folder(
     for name in (RUN_FILE, REPORT_FILE):  # those of a test before are not of these predictions
         (folder / name).unlink(missing_ok=True)
     write_predictions(folder / PREDICTIONS_FILE, predictions)
-    scored_sets = score(predictions, specs)
-    write_predictions(folder / PREDICTIONS_FILE, with_statistics(predictions, scored_sets))
-    intervals = {
-        (figure.name, scored.test_set): interval
-        for scored in scored_sets
-        for figure, interval in zip(scored.metric.figures, confidence_intervals(scored), strict=True)
-    }
+    results = assess(predictions, specs, run)
+    write_results(folder, results, record_of(results, specs, run))
+    return results
+
+
+def write_results(folder: Path, results: Results, record: Mapping[str, Any]) -> None:
+    """Write predictions with their statistics, report and record.
+
+    Args:
+        folder: Folder to write to; made where it is not there.
+        results: The results.
+        record: Contents of ``run.json``.
+    """
+    write_predictions(folder / PREDICTIONS_FILE, results.predictions)
+    (folder / REPORT_FILE).write_text(results.report + "\n", encoding="utf-8", errors="backslashreplace")
+    write_record(folder / RUN_FILE, record)
+
+
+def record_of(results: Results, specs: Sequence[Mapping[str, Any]], run: Run) -> dict[str, Any]:
+    """Return the contents of ``run.json``.
+
+    Args:
+        results: The results.
+        specs: Metric specs that they were scored by.
+        run: How the predictions came about.
+    """
+    scored_sets, predictions = results.scored_sets, results.predictions
     parts = [part for by in ("duration", "speaker") for part in break_down(scored_sets, predictions, by)]
     found = [*scores(scored_sets), *averages(scored_sets)]
-    report = test_report(predictions, scored_sets, intervals, run)
-    (folder / REPORT_FILE).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
-    write_record(folder / RUN_FILE, make_record(run, predictions, found, intervals, parts))
-    return Results(scored_sets, report)
+    return make_record(run, predictions, found, results.intervals, parts) | {"metrics": [dict(spec) for spec in specs]}
 
 
 def with_statistics(predictions: Sequence[Prediction], scored_sets: Sequence[ScoredSet]) -> list[Prediction]:
