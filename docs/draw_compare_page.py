@@ -18,7 +18,7 @@ from speechllm.predictions import Prediction
 
 PICTURE = Path(__file__).resolve().parent / "images" / "compare_page.png"
 
-SPECS = [{"name": "wer"}, {"name": "cer"}, {"name": "chrf"}]
+SPECS = [{"name": "mer"}, {"name": "chrf"}]
 
 SYSTEMS = ("conv", "base", "ctc")
 
@@ -169,7 +169,7 @@ def main(picture: Path = PICTURE, **options: object) -> None:
         # Chromium's own sandbox does not start for root, as whom containers run; the page is ours.
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         window = chromium.new_page(**({"viewport": {"width": 1400, "height": 900}} | options))
-        window.goto(f"{page.as_uri()}#system=2&sort=lost")
+        window.goto(f"{page.as_uri()}#system=2")
         window.wait_for_selector("article")
         window.screenshot(path=picture)
         chromium.close()
