@@ -74,6 +74,7 @@ class Metric(ABC):
         scores: Which texts of an utterance are scored.
         pooled: Whether several languages make one figure of their sums. If not, they have a mean only.
         kept: Whether files of predictions keep the statistics of each utterance.
+        divisible: Whether several processes may compute the statistics of a large test set, each those of a part of it.
 
     Raises:
         UserError: If the language is not known.
@@ -82,6 +83,7 @@ class Metric(ABC):
     scores: ClassVar[tuple[Text, ...]]
     pooled: ClassVar[bool] = False
     kept: ClassVar[bool] = False
+    divisible: ClassVar[bool] = False
 
     def __init__(self, language: str) -> None:
         check_language(language)
@@ -119,6 +121,16 @@ class Metric(ABC):
     def scored(self, statistics: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which samples have a figure, (N,) bool, given :meth:`statistics`; all unless said otherwise."""
         return np.ones(len(statistics), dtype=bool)
+
+    def objection(self, samples: Sequence[Sample]) -> str:
+        """Return why the figures would mislead, in a sentence or two; empty where they do not.
+
+        A test set with an objection is not scored.
+
+        Args:
+            samples: Samples of a test set; none where only the language is to be looked at, before decoding.
+        """
+        return ""
 
     def score(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Return every figure of a test set by its name.

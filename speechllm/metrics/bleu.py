@@ -35,6 +35,7 @@ class Bleu(Metric):
     """
 
     scores: ClassVar[tuple[Text, ...]] = ("translation",)
+    divisible: ClassVar[bool] = True
 
     def __init__(self, language: str, tokenize: str | None = None) -> None:
         super().__init__(language)

@@ -29,6 +29,7 @@ class Chrf(Metric):
     """
 
     scores: ClassVar[tuple[Text, ...]] = ("translation",)
+    divisible: ClassVar[bool] = True
 
     def __init__(self, language: str, word_order: int = 0) -> None:
         super().__init__(language)

@@ -1,23 +1,32 @@
-"""Word and character error rate of the transcript."""
+"""Word, character and mixed error rate of the transcript."""
 
+import unicodedata
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
+from itertools import chain
 from typing import ClassVar
 
-import jiwer
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from speechllm.metrics.base import Figure, Metric, Sample, Text, ratio
-from speechllm.metrics.text import get_normalizer, remove_spaces
+from speechllm.metrics.normalizers import get_normalizer
+from speechllm.metrics.text import (
+    counted_by_characters,
+    divide_characters,
+    has_word_spaces,
+    remove_spaces,
+    share_without_spaces,
+)
 from speechllm.registry import METRICS
 
-UNSPACED_LANGUAGES = ("ja", "ko", "th", "zh")
-"""Languages whose spaces carry no word boundary that writers agree on; their CER ignores spaces."""
+EDITS = ("replace", "insert", "delete")
+"""rapidfuzz's names of the edits, in the order of the statistics."""
 
-EDITS = ("substitute", "insert", "delete")
-"""jiwer's names of the edits, in the order of the statistics."""
+LOOKED_AT = 1000
+"""References that are looked at to see whether their script has spaces between words."""
 
 
 class ErrorRate(Metric):
@@ -27,23 +36,27 @@ class ErrorRate(Metric):
     the plain mean of the utterances' own rates, as the code of arXiv 2409.17044 has it. An utterance whose reference is
     empty after normalization has no rate and is left out of both. An empty hypothesis counts as deletions.
 
+    Errors are counted along the alignment of rapidfuzz, which is jiwer's as well.
+
     Args:
         language: BCP-47 code of the transcript.
-        normalizer: What both sides go through first, by name; ``none`` leaves texts as written.
+        normalizer: What both sides go through first, by name: one of
+            :data:`~speechllm.metrics.normalizers.NORMALIZERS`. ``none`` leaves texts as written.
 
     Raises:
-        UserError: If the language or the normalizer is not known.
+        UserError: If the language or the normalizer is not known, or the normalizer cannot run.
     """
 
     scores: ClassVar[tuple[Text, ...]] = ("transcript",)
     pooled: ClassVar[bool] = True
     kept: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
     name: ClassVar[str]
 
     def __init__(self, language: str, normalizer: str = "none") -> None:
         super().__init__(language)
         self.normalizer = normalizer
-        self._normalize = get_normalizer(normalizer)
+        self._normalizer = get_normalizer(normalizer, language)
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -58,13 +71,13 @@ class ErrorRate(Metric):
 
     def statistics(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """Return edits, reference units, rate and 1 for each sample; zeros where the reference is empty."""
-        texts = [(self._prepare(sample.hypothesis), self._prepare(sample.reference)) for sample in samples]
-        rows = [row for row, (_, reference) in enumerate(texts) if reference]
         statistics = np.zeros((len(samples), len(self.columns)))
-        if rows:
-            edits, units = self._align([texts[row][1] for row in rows], [texts[row][0] for row in rows])
-            statistics[rows, :3], statistics[rows, 3] = edits, units
-            statistics[rows, 4], statistics[rows, 5] = edits.sum(axis=1) / units, 1
+        for row, sample in zip(statistics, samples, strict=True):
+            reference = self._units(self._normalizer.reference(self._prepare(sample.reference)))
+            if reference:
+                hypothesis = self._units(self._normalizer.hypothesis(self._prepare(sample.hypothesis)))
+                edits = count_edits(reference, hypothesis)
+                row[:] = *edits, len(reference), sum(edits) / len(reference), 1
         return statistics
 
     def values(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,69 +89,104 @@ class ErrorRate(Metric):
         """Return which references are not empty."""
         return statistics[:, 5] > 0
 
+    def signature(self) -> str:
+        """Return for instance ``wer|norm:none|rapidfuzz:3.14.6``."""
+        fields = (*self._signature(), f"norm:{self._normalizer.signature}", f"rapidfuzz:{version('rapidfuzz')}")
+        return "|".join(fields)
+
     @abstractmethod
-    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return edits (N, 3) and reference units (N,); no reference is empty."""
+    def _signature(self) -> tuple[str, ...]:
+        """Return the fields before that of the normalizer."""
+
+    @abstractmethod
+    def _units(self, text: str) -> Sequence[str]:
+        """Return the units of a normalized text."""
 
     def _prepare(self, text: str) -> str:
-        return self._normalize(text)
-
-    def _signature(self, *fields: str) -> str:
-        return "|".join((*fields, f"norm:{self.normalizer}", f"jiwer:{version('jiwer')}"))
+        """Return a text as the normalizer is to get it."""
+        return text
 
 
 @METRICS.register("wer")
 class WordErrorRate(ErrorRate):
     """Word error rate in percent; lower values are better.
 
-    Words are what stands between white space. Languages that are written without spaces therefore want ``cer``.
-    See :class:`ErrorRate` for the arguments and for empty texts.
+    Words are what stands between white space. Languages that are written without spaces therefore have none, unless the
+    normalizer puts spaces between their characters: their figure is ``mer`` or ``cer``. See :class:`ErrorRate` for the
+    arguments and for empty texts.
     """
 
     name: ClassVar[str] = "wer"
 
-    def signature(self) -> str:
-        """Return for instance ``wer|norm:none|jiwer:4.0.0``."""
-        return self._signature("wer")
+    def objection(self, samples: Sequence[Sample]) -> str:
+        """Return what is wrong with words of a language, or of references, without spaces between words."""
+        if self._normalizer.divides:
+            return ""
+        remedy = "`mer` and `cer` count characters."
+        if not has_word_spaces(self.language):
+            return f"{self.figures[0].name}: '{self.language}' is written without spaces between words. {remedy}"
+        texts = [sample.reference for sample in samples[:LOOKED_AT]]
+        if share_without_spaces("".join(texts)) > 0.5:
+            return (
+                f"{self.figures[0].name}: the references are called '{self.language}', but most of their characters "
+                f"are of a script without spaces between words. Check the language; {remedy}"
+            )
+        return ""
 
-    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return count_edits(jiwer.process_words(references, hypotheses))
+    def _signature(self) -> tuple[str, ...]:
+        return ("wer",)
+
+    def _units(self, text: str) -> Sequence[str]:
+        return text.split()
 
 
 @METRICS.register("cer")
 class CharacterErrorRate(ErrorRate):
     """Character error rate in percent; lower values are better.
 
-    Characters are Unicode code points. A space counts as one, except in Japanese, Korean, Thai and Chinese, where both
-    sides lose their spaces first. See :class:`ErrorRate` for the arguments and for empty texts.
+    Characters are Unicode code points. A space counts as one, except in the languages of
+    :data:`~speechllm.metrics.text.COUNTED_BY_CHARACTERS` (Chinese, Japanese, Korean, Thai and others), where both sides
+    lose their spaces first. See :class:`ErrorRate` for the arguments and for empty texts.
     """
 
     name: ClassVar[str] = "cer"
 
-    def signature(self) -> str:
-        """Return for instance ``cer|spaces:yes|norm:none|jiwer:4.0.0``."""
-        return self._signature("cer", "spaces:no" if self._unspaced else "spaces:yes")
+    def _signature(self) -> tuple[str, ...]:
+        return "cer", "spaces:no" if counted_by_characters(self.language) else "spaces:yes"
 
-    @property
-    def _unspaced(self) -> bool:
-        return self.language.split("-")[0] in UNSPACED_LANGUAGES
+    def _units(self, text: str) -> Sequence[str]:
+        return remove_spaces(text) if counted_by_characters(self.language) else text
+
+
+@METRICS.register("mer")
+class MixedErrorRate(ErrorRate):
+    """Mixed error rate in percent: characters in Chinese, Japanese, Korean, Thai and the like, words elsewhere.
+
+    In the languages of :data:`~speechllm.metrics.text.COUNTED_BY_CHARACTERS` each character of their scripts is a unit,
+    whatever spaces stand around it, and so is each word of other scripts (``Python 語`` has two units). In every other
+    language units are words. Texts are brought into Unicode's form NFC first. So one figure serves a test set of many
+    languages. With ``normalizer: mlc_slm`` it is the figure of the MLC-SLM challenge. See :class:`ErrorRate` for the
+    arguments and for empty texts; lower values are better.
+    """
+
+    name: ClassVar[str] = "mer"
+
+    def _signature(self) -> tuple[str, ...]:
+        return "mer", "units:characters" if counted_by_characters(self.language) else "units:words"
 
     def _prepare(self, text: str) -> str:
-        text = super()._prepare(text)
-        return remove_spaces(text) if self._unspaced else text
+        return unicodedata.normalize("NFC", text)
 
-    def _align(self, references: list[str], hypotheses: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return count_edits(jiwer.process_characters(references, hypotheses))
+    def _units(self, text: str) -> Sequence[str]:
+        return (divide_characters(text) if counted_by_characters(self.language) else text).split()
 
 
-def count_edits(
-    output: jiwer.WordOutput | jiwer.CharacterOutput,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the edits of each text, (N, 3) in the order of :data:`EDITS`, and the units of its reference, (N,)."""
-    edits = np.zeros((len(output.references), 3))
-    for row, chunks in enumerate(output.alignments):
-        for chunk in chunks:
-            if chunk.type != "equal":
-                length = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-                edits[row, EDITS.index(chunk.type)] += length
-    return edits, np.array([len(reference) for reference in output.references], dtype=np.float64)
+def count_edits(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> tuple[int, int, int]:
+    """Return the substitutions, insertions and deletions that make a hypothesis of a reference."""
+    if not isinstance(reference, str) or not isinstance(hypothesis, str):
+        # rapidfuzz compares the hashes of words, which may collide; those of numbers are the numbers
+        numbers = {unit: number for number, unit in enumerate(set(chain(reference, hypothesis)))}
+        reference, hypothesis = [numbers[unit] for unit in reference], [numbers[unit] for unit in hypothesis]
+    tags = [tag for tag, _, _ in Levenshtein.editops(reference, hypothesis).as_list()]
+    substitutions, insertions, deletions = (tags.count(edit) for edit in EDITS)
+    return substitutions, insertions, deletions

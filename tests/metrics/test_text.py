@@ -1,52 +1,62 @@
-"""Normalizers before error counting."""
+"""Pieces of text: what is punctuation, and which characters count for themselves."""
 
-import jiwer
+import random
+import unicodedata
+
 import pytest
 
-from speechllm.errors import UserError
-from speechllm.metrics.text import NORMALIZERS, collapse_spaces, get_normalizer, lower_nopunct, remove_spaces
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Hello, World!", "hello world"),
-        ("Don't l'homme L’Eau", "dont lhomme leau"),
-        ("well-known – or not…", "wellknown or not"),
-        ("«Ça va?» — ¡Sí!", "ça va sí"),
-        ("今日は、いい天気。", "今日はいい天気"),
-        ("3.500 $ + 5 %", "3500 $ + 5"),
-        ("  \tÄPFEL\u00a0und\nBirnen ", "äpfel und birnen"),
-        ("?!…", ""),
-        ("नमस्ते।", "नमस्ते"),
-    ],
+from speechllm.metrics.text import (
+    collapse_spaces,
+    counted_by_characters,
+    divide_characters,
+    has_word_spaces,
+    remove_punctuation,
+    remove_spaces,
+    share_without_spaces,
 )
-def test_lower_nopunct(text, expected):
-    assert lower_nopunct(text) == expected
-
-
-def test_lower_nopunct_is_the_published_pipeline():
-    pipeline = jiwer.Compose(
-        [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.Strip(), jiwer.RemoveMultipleSpaces()]
-    )
-    texts = [
-        "Don't – stop!",
-        "«Où est l’hôtel ?»",
-        "Größe: 3,5 m² (ca.)",
-        "¿Qué? ¡Nada!",
-        "a . b",
-        "50% & $5",
-        "Straße.",
-    ]
-    assert [lower_nopunct(text) for text in texts] == [pipeline(text) for text in texts]
 
 
 def test_spaces():
     assert collapse_spaces(" a \t b\u00a0c\n") == "a b c"
     assert remove_spaces(" 今日 は\u3000雨\t") == "今日は雨"
-    assert NORMALIZERS["none"]("Don't,  STOP") == "Don't, STOP"
 
 
-def test_unknown_normalizer_gets_the_near_match():
-    with pytest.raises(UserError, match=r"Unknown normalizer 'lower_no_punct'\. Did you mean 'lower_nopunct'\? Known"):
-        get_normalizer("lower_no_punct")
+def test_punctuation_is_what_unicode_calls_so():
+    rng = random.Random(1)
+    text = "".join(chr(rng.randrange(0x30000)) for _ in range(20_000))
+    expected = "".join(c for c in text if not unicodedata.category(c).startswith("P"))
+    assert remove_punctuation(text) == expected
+    assert 0 < len(text) - len(expected) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("今日は晴れ", "今 日 は 晴 れ"),
+        ("그는 걸어갔다", "그 는 걸 어 갔 다"),
+        ("น้ำ", "น ้ ำ"),
+        ("用Python 3写", "用 Python 3 写"),
+        ("ﾊﾛｰ　Ａ、𠮷", "ﾊ ﾛ ｰ Ａ 、 𠮷"),
+        ("မြန်မာ", "မ ြ န ် မ ာ"),
+        ("ខ្មែរ ລາວ བོད", "ខ ្ ម ែ រ ລ າ ວ བ ོ ད"),
+        ("don't l'été привет नमस्ते", "don't l'été привет नमस्ते"),
+    ],
+)
+def test_divides_characters_of_these_scripts_alone(text, expected):
+    assert divide_characters(text) == expected
+    assert divide_characters(expected) == expected
+
+
+def test_languages():
+    assert [code for code in ("ja", "zh-CN", "yue", "th", "km", "my", "lo") if has_word_spaces(code)] == []
+    assert has_word_spaces("ko-KR")
+    assert counted_by_characters("ko-KR")
+    assert counted_by_characters("zh-TW")
+    assert not counted_by_characters("vi")
+    assert has_word_spaces("hi")
+
+
+def test_share_of_characters_without_spaces():
+    assert share_without_spaces("今日 ab") == 0.5
+    assert share_without_spaces("그는 걸어갔다") == 0
+    assert share_without_spaces(" ") == 0
