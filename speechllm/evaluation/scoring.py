@@ -1,6 +1,7 @@
 """From predictions to figures: every metric over each test set, and averages over test sets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 import speechllm.metrics  # noqa: F401  # registers the metrics
 from speechllm.errors import UserError
+from speechllm.evaluation.parts_of_sets import Workers
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set, short_names, to_sample
 from speechllm.metrics.base import Figure, Metric, Text
 from speechllm.predictions import Prediction
@@ -82,22 +84,62 @@ def score(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]])
 
     Returns:
         One entry a metric and test set, by metric. A metric has none of the test sets whose task lacks the text that it
-        scores.
+        scores, and none of those that it objects to, such as words of a language that does not divide them: a warning
+        says so.
 
     Raises:
-        UserError: If a test set has no utterance that a metric can score, or a metric cannot run.
+        UserError: If a test set has no utterance that a metric can score, a metric cannot run, or metrics object to all
+            that they are to score.
     """
-    found = []
-    for spec in specs:
-        for test_set, places in group_by_test_set(predictions, METRICS.get(spec["name"]).scores).items():
-            metric = METRICS.build(spec, language=test_set.language)
-            statistics = metric.statistics([to_sample(predictions[place], test_set.text) for place in places])
+    found, objections = [], []
+    with Workers() as workers:
+        for spec, metric, test_set, places in _pair(specs, predictions):
+            samples = [to_sample(predictions[place], test_set.text) for place in places]
+            where = f"{test_set.corpus} {test_set.split}, {test_set.languages}"
+            if objection := metric.objection(samples):
+                objections.append(f"{where}: no {objection}")
+                continue
+            statistics = workers.statistics(spec, metric, samples)
             if not metric.scored(statistics).any():
-                where = f"{test_set.corpus} {test_set.split}, {test_set.languages}"
                 msg = f"{where}: {metric.nothing_to_score()}"
                 raise UserError(msg)
             found.append(ScoredSet(test_set, metric, np.array(places), statistics))
+    if objections and not found:
+        raise UserError("\n".join(objections))
+    for objection in objections:
+        warnings.warn(objection, stacklevel=2)
     return found
+
+
+def check_metrics(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Check before decoding that metrics can score what is to be decoded, and return what they will leave out.
+
+    Args:
+        predictions: Predictions without texts, at least one of each corpus, task and language.
+        specs: Metric specs, ``{name: wer, …}``.
+
+    Returns:
+        A sentence for each figure that will not be given, since it would mislead.
+
+    Raises:
+        UserError: If a metric cannot run, as BLEU of Japanese where MeCab is not installed, or metrics object to all
+            that they are to score.
+    """
+    pairs = list(_pair(specs, predictions))
+    objections = list(dict.fromkeys(metric.objection([]) for _, metric, _, _ in pairs))
+    found = [f"No {objection}" for objection in objections if objection]
+    if found and "" not in objections:
+        raise UserError("\n".join(found))
+    return found
+
+
+def _pair(
+    specs: Iterable[Mapping[str, Any]], predictions: Sequence[Prediction]
+) -> Iterator[tuple[Mapping[str, Any], Metric, TestSet, list[int]]]:
+    """Yield each metric, with its spec, of each test set that has the text that it scores, and places in the latter."""
+    for spec in specs:
+        for test_set, places in group_by_test_set(predictions, METRICS.get(spec["name"]).scores).items():
+            yield spec, METRICS.build(spec, language=test_set.language), test_set, places
 
 
 def scores(scored_sets: Iterable[ScoredSet]) -> list[Score]:

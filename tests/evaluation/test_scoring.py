@@ -3,7 +3,7 @@
 import pytest
 
 from speechllm.errors import UserError
-from speechllm.evaluation.scoring import averages, by_test_set, score, scores, summarize
+from speechllm.evaluation.scoring import averages, by_test_set, check_metrics, score, scores, summarize
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set, short_names
 from tests.evaluation.predicted import predicted, translated
 
@@ -89,3 +89,33 @@ def test_signatures_of_an_average_are_named_only_where_they_agree():
 def test_nothing_to_score():
     with pytest.raises(UserError, match=r"fake test, en: wer \('en'\) has no utterance with a reference"):
         score([spoken(0, "en", "a", "")], [WER])
+
+
+def test_a_figure_that_would_mislead_is_left_out_with_a_warning():
+    predictions = [spoken(0, "ja", "今日わ", "今日は"), spoken(1, "en", "a b", "a c")]
+    with pytest.warns(UserWarning, match=r"fake test, ja: no wer: 'ja' is written without spaces.*`mer` and `cer`"):
+        scored = score(predictions, [WER, CER])
+    found = {(item.figure, item.test_set.languages): item.value for item in scores(scored)}
+    assert ("wer", "ja") not in found
+    assert found["wer", "en"] == 50
+    assert found["cer", "ja"] == pytest.approx(100 / 3)
+    assert averages(scored)[0].figure == "cer"
+
+
+def test_nothing_but_figures_that_would_mislead_is_an_error():
+    with pytest.raises(UserError, match="ja: no wer: 'ja' is written without spaces between words"):
+        score([spoken(0, "ja", "今日わ", "今日は")], [WER])
+    with pytest.raises(UserError, match="fake test, en: no wer: the references are called 'en', but most"):
+        score([spoken(0, "en", "今日わ", "今日は")], [WER])
+
+
+def test_metrics_can_be_checked_before_there_are_texts(monkeypatch):
+    blank = [spoken(0, "ja", "", ""), spoken(1, "en", "", ""), translated(2)]
+    assert check_metrics(blank, [CER, BLEU]) == []
+    (left_out,) = check_metrics(blank, [WER, CER])
+    assert left_out.startswith("No wer: 'ja' is written without spaces")
+    with pytest.raises(UserError, match="No wer: 'ja'"):
+        check_metrics(blank[:1], [WER])
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    with pytest.raises(UserError, match="BLEU of 'ja' needs the tokenizer ja-mecab"):
+        check_metrics([translated(0, target_language="ja")], [BLEU])
