@@ -83,7 +83,9 @@ function drawRow(row, page, state) {
   const head = element("div", { className: "head" }, title, ...notes, makePlayer(row));
   const lines = element("div", { className: "lines" });
   if (row.source) lines.append(...plainLine("source", row.set.source, row.source));
-  lines.append(...plainLine("reference", row.set.language, row.reference));
+  const measure = page.head.measures[measureOf(row, state.measure)];
+  const measured = row.set.text === measure?.text ? measure.name : "";
+  lines.append(...plainLine("reference", row.set.language, row.reference), element("div", { className: "score note" }, measured));
   page.head.systems.forEach((_, system) => lines.append(...systemLine(row, system, page, state)));
   const card = element("article", { tabIndex: -1 }, head, lines);
   card.dataset.index = row.index;
@@ -102,9 +104,10 @@ function summaryCells(rows, system, page, shown) {
   return shown.map((number) => {
     const measure = page.head.measures[number];
     const { part, whole, value } = pool(rows, system, number, page.head.measures);
-    const base = `${whole.toLocaleString("en")}`;
+    const base = whole.toLocaleString("en");
     const made = measure.counted ? `${part.toLocaleString("en")} / ${base}` : `mean of ${base}`;
-    return element("td", {}, element("b", {}, formatValue(value, measure)), element("span", { className: "note" }, made));
+    const figure = element("b", {}, formatValue(value, measure));
+    return element("td", {}, figure, " ", element("span", { className: "note" }, made));
   });
 }
 

@@ -1,6 +1,6 @@
 """What the page says of each utterance: its errors and words, its sentence-level score."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +51,10 @@ Measured = dict[Measure, dict[Place, tuple[float, float]]]
 def measure(predictions: Sequence[Prediction], specs: Sequence[Mapping[str, Any]]) -> Measured:
     """Measure each utterance of a system.
 
-    These have a place on the page: metrics that count errors (``wer`` where there is none), ``chrf``, which is added to
-    the specs since it says something of a single sentence and BLEU hardly anything, and metrics whose statistics the
-    predictions keep, such as COMET's scores of segments, which are not computed anew.
+    These have a place on the page: metrics that count errors, ``chrf``, and metrics whose statistics the predictions
+    keep, such as COMET's scores of segments, which are not computed anew. Transcripts that nothing counts the errors of
+    get ``wer``, or ``cer`` where words make no sense. ``chrf`` is added to the specs, since it says something of a
+    single sentence and BLEU hardly anything. A test set that a metric objects to has no figure of it.
 
     Args:
         predictions: What a system wrote.
@@ -70,26 +71,34 @@ def measure(predictions: Sequence[Prediction], specs: Sequence[Mapping[str, Any]
     found: Measured = {}
     for spec in specs:
         _add(found, predictions, spec)
-    if not any(key.counted for key in found):
-        _add(found, predictions, {"name": "wer"})
+    for name in ("wer", "cer"):
+        _add(found, predictions, {"name": name}, without=_counted(found))
     if not any(spec["name"] == "chrf" for spec in specs):
         _add(found, predictions, {"name": "chrf"})
     return found
 
 
-def _add(found: Measured, predictions: Sequence[Prediction], spec: Mapping[str, Any]) -> None:
+def _add(
+    found: Measured, predictions: Sequence[Prediction], spec: Mapping[str, Any], without: Container[Place] = ()
+) -> None:
+    """Add what a metric says of all test sets but those that have a place in ``without``."""
     for test_set, places in group_by_test_set(predictions, METRICS.get(spec["name"]).scores).items():
-        if test_set.text not in TEXTS:
+        if test_set.text not in TEXTS or any((place, test_set.text) in without for place in places):
             continue
         metric = METRICS.build(spec, language=test_set.language)
         figure = metric.figures[0]
         counted = {*EDITS, UNITS} <= set(metric.columns)
         if figure.higher_is_better is None or not (counted or spec["name"] == "chrf" or _keeps(predictions, metric)):
             continue
+        if metric.objection([to_sample(predictions[place], test_set.text) for place in places]):
+            continue
+        values = list(_fractions(predictions, places, test_set.text, metric, counted))
         key = Measure(figure.name, test_set.text, figure.unit, figure.higher_is_better, counted)
-        values = found.setdefault(key, {})
-        for place, fraction in _fractions(predictions, places, test_set.text, metric, counted):
-            values[place, test_set.text] = fraction
+        found.setdefault(key, {}).update(((place, test_set.text), fraction) for place, fraction in values)
+
+
+def _counted(found: Measured) -> set[Place]:
+    return {place for key, values in found.items() if key.counted for place in values}
 
 
 def _keeps(predictions: Sequence[Prediction], metric: Metric) -> bool:

@@ -146,7 +146,10 @@ function later(action, delay = 150) {
 function start() {
   fillForm();
   noteAudio();
-  if (matchMedia("(max-width: 900px)").matches) byId("side").open = false;
+  const narrow = matchMedia("(max-width: 900px)"); // as in page.css, where only then the filters can be folded
+  const unfold = () => (byId("side").open = !narrow.matches);
+  narrow.addEventListener("change", unfold);
+  unfold();
   const applyLater = later(apply);
   form.addEventListener("input", ({ target }) => (target.tagName === "SELECT" ? apply() : applyLater()));
   form.addEventListener("reset", () => setTimeout(apply)); // it resets after its event
@@ -157,6 +160,7 @@ function start() {
     const card = event.target.closest("article");
     current = shown.findIndex((row) => row.index === Number(card.dataset.index));
     markCurrent();
+    writeHash();
   });
   addEventListener("keydown", onKey);
   addEventListener("hashchange", () => apply(readHash()));

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from speechllm.evaluation.page.clips import Clips
-from speechllm.evaluation.page.differences import by_character, find_differences
+from speechllm.evaluation.page.differences import find_differences
 from speechllm.evaluation.page.measures import TEXTS, Measure, Place, measure
 from speechllm.evaluation.systems import System
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set
 from speechllm.metrics.base import Text
-from speechllm.metrics.text import collapse_spaces
+from speechllm.metrics.text import collapse_spaces, counted_by_characters
 from speechllm.predictions import Prediction
 
 FLAGS = ("hit limit", "empty", "missing separator", "unreadable")
@@ -120,7 +120,7 @@ def make_content(
         clips: The audio of each row.
     """
     measured = [measure(system.predictions, specs) for system in systems]
-    measures = list(dict.fromkeys(key for found in measured for key in found))
+    measures = sorted(dict.fromkeys(key for found in measured for key in found), key=lambda m: TEXTS.index(m.text))
     differences = [_differences(system.predictions, rows, number) for number, system in enumerate(systems)]
     sets, speakers, sources = Table(), Table(), Table()
     lines = []
@@ -211,7 +211,7 @@ def _test_set(item: TestSet, measures: Sequence[Measure]) -> dict[str, Any]:
         "source": item.source_language,
         "language": item.language,
         "text": item.text,
-        "characters": by_character(item.language),
+        "characters": counted_by_characters(item.language),
         "measures": [measures.index(m) for m in _own(item, measures)],
     }
 
@@ -219,7 +219,7 @@ def _test_set(item: TestSet, measures: Sequence[Measure]) -> dict[str, Any]:
 def _own(test_set: TestSet, measures: Sequence[Measure]) -> list[Measure]:
     """Return the measures of a test set, the first of which its rows show: not words where there are characters."""
     own = [m for m in measures if m.text == test_set.text]
-    return sorted(own, key=lambda m: by_character(test_set.language) and m.name.startswith("wer"))
+    return sorted(own, key=lambda m: counted_by_characters(test_set.language) and m.name.startswith("wer"))
 
 
 def _finite(number: float, digits: int) -> float:

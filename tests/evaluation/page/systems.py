@@ -20,14 +20,14 @@ def write_talk(path, seconds=10):
 def make_systems(folder):
     """Return three systems, and write the talk that they heard.
 
-    Word errors / words, transcripts alone:
+    Words of the transcripts and errors in them; in Japanese, characters:
 
     =====  ======  =====  =====  =====
     row    words   good   fair   poor
     =====  ======  =====  =====  =====
     u0     4       0      1      2
     u1     3       0      0      1
-    u2 ja  1       0      1      1
+    u2 ja  4       0      1      2
     u4     2       2      0      2
     evil   2       0      7      0
     =====  ======  =====  =====  =====

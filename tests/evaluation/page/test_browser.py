@@ -5,8 +5,10 @@ import contextlib
 import pytest
 
 from speechllm.evaluation.page.page import write_page
+from speechllm.evaluation.systems import System
 from tests.evaluation.page.browser import open_chromium
 from tests.evaluation.page.systems import EVIL, make_systems
+from tests.evaluation.predicted import predicted
 
 SPECS = [{"name": "wer"}, {"name": "chrf"}]
 
@@ -108,7 +110,7 @@ def test_shows_every_row_with_its_facts_and_scores(shared):
     assert texts_of(window, "u3", "source").inner_text() == "the dog barks"
     assert texts_of(window, "u3", "reference").inner_text() == "der Hund bellt laut"
     scores = card(window, "u0").locator(".score").all_inner_texts()
-    assert scores == ["0.0 %", "0/4", "▲ 25.0", "25.0 %", "1/4", "", "50.0 %", "2/4", "▼ 25.0"]
+    assert scores == ["wer", "0.0 %", "0/4", "▲ 25.0", "25.0 %", "1/4", "", "50.0 %", "2/4", "▼ 25.0"]
     assert card(window, "u4").locator(".flag").all_inner_texts() == ["empty", "hit limit"]
 
 
@@ -141,12 +143,14 @@ def test_runs_of_every_text_make_up_the_text_and_its_reference(shared):
 
 def test_figures_are_those_of_what_is_shown(shared):
     window = shared
-    # Words: 4 + 3 + 1 + 2 + 2; the translation has no words that count.
+    # Words: 4 + 3 + 2 + 2; Japanese has no words that count, and a translation none at all.
     assert summary(window) == {
-        "good": ["16.7 %", "2 / 12"],
-        "fair": ["75.0 %", "9 / 12"],
-        "poor": ["50.0 %", "6 / 12"],
+        "good": ["18.2 %", "2 / 11"],
+        "fair": ["72.7 %", "8 / 11"],
+        "poor": ["45.5 %", "5 / 11"],
     }
+    japanese = window.locator("#summary tbody tr").last.locator("td").nth(1).inner_text()
+    assert japanese.split() == ["50.0", "%", "2", "/", "4"]
     choose(window, speaker="bert")
     assert ids(window) == ["u1", "u4"]
     assert summary(window) == {
@@ -180,12 +184,12 @@ def test_figures_are_those_of_what_is_shown(shared):
         ({"flag": "empty"}, ["u4"]),
         ({"flag": "without a flag"}, ["u0", "u1", "u2", "u3"]),
         ({"corpus": "fake", "compare": "text unlike the baseline’s", "flag": "without a flag"}, ["u0", "u2"]),
-        ({"system": "poor", "compare": "worse than the baseline"}, ["u0", "u1", "u3", "u4"]),
+        ({"system": "poor", "compare": "worse than the baseline"}, ["u0", "u1", "u2", "u3", "u4"]),
         ({"system": "poor", "compare": "worse than the baseline", "by": "30"}, ["u1", "u3", "u4"]),
-        ({"system": "poor", "compare": "worse than the baseline", "by": "25"}, ["u0", "u1", "u3", "u4"]),
+        ({"system": "poor", "compare": "worse than the baseline", "by": "25"}, ["u0", "u1", "u2", "u3", "u4"]),
         ({"system": "good", "compare": "better than the baseline", "to": "1"}, ["u0", "u3", "evil"]),
-        ({"text": "transcript", "system": "poor", "sort": "worst score first"}, ["u2", "u4", "u0", "u1", "evil"]),
-        # In points: 33.3, 25, 0 and -350.
+        ({"text": "transcript", "system": "poor", "sort": "worst score first"}, ["u4", "u0", "u2", "u1", "evil"]),
+        # In points: 33.3, 25, 25 and -350.
         (
             {"text": "transcript", "sort": "most lost to the baseline", "from": "0.5", "system": "poor"},
             ["u1", "u0", "u2", "evil"],
@@ -261,6 +265,30 @@ def test_plays_the_utterance_and_not_the_rest_of_its_talk(open_page):
     window.wait_for_function("() => players.get(3).audio.paused && players.get(1).audio.currentTime >= 1")
 
 
+def test_many_rows_are_drawn_page_by_page(open_page, tmp_path):
+    predictions = [predicted(row, hypothesis_transcript="one") for row in range(60)]  # three words of four are missing
+    window = open_page(file=write_page(tmp_path, [System("a", predictions)], SPECS), state="#at=24")
+    current = window.locator("article[aria-current] h2")
+    assert (len(ids(window)), current.inner_text()) == (25, "u24")
+    window.keyboard.press("j")
+    assert (current.inner_text(), ids(window)[0]) == ("u25", "u25")
+    assert window.locator("#pages").inner_text() == "page 2 of 3"
+    window.get_by_role("button", name="Next page").click()
+    assert ids(window) == [f"u{row}" for row in range(50, 60)]
+    assert window.get_by_role("button", name="Next page").is_disabled()
+    assert window.url.endswith("#at=50")
+    assert summary(window) == {"a": ["75.0 %", "180 / 240"]}, "of all pages"
+
+
+def test_a_system_without_some_test_set(open_page, tmp_path):
+    both, one = [predicted(0), predicted(1, corpus="other")], [predicted(0)]
+    window = open_page(file=write_page(tmp_path, [System("a", both), System("b", one)], SPECS))
+    assert texts_of(window, "u1", "b").inner_text() == "not tested on this"
+    assert summary(window) == {"a": ["25.0 %", "2 / 8"], "b": ["25.0 %", "1 / 4"]}
+    choose(window, compare="any systems differ")
+    assert ids(window) == []
+
+
 def test_says_what_cannot_be_heard(shared):
     window = shared
     evil = window.locator("article").last
@@ -323,3 +351,6 @@ def test_a_narrow_window_folds_the_filters_and_needs_no_scrolling_sideways(open_
     assert window.evaluate("() => document.documentElement.scrollWidth") <= 800
     window.locator("summary").click()
     assert window.locator("#controls").is_visible()
+    window.locator("summary").click()
+    window.set_viewport_size({"width": 1400, "height": 900})
+    window.wait_for_selector("#controls")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from speechllm.evaluation.page.differences import by_character, find_differences
+from speechllm.evaluation.page.differences import find_differences
 from speechllm.metrics.base import Sample
 from speechllm.metrics.error_rate import CharacterErrorRate, WordErrorRate
 
@@ -29,16 +29,16 @@ EDITS = {"~": 0, "+": 1, "-": 2}
         ("yue", "食咗飯", "食飯", "1=1-1="),
         ("ko", "오늘은 비가", "오늘은비가", ""),
         ("ko", "오늘은 비가", "오늘 눈이", "2=2~1-"),
+        ("my", "မြန်မာ", "မြန်မ", "5=1-"),
+        ("lo", "ລາວ", "ລວ", "1=1-1="),
+        ("km", "ខ្មែរ", "ខ្មែ", "4=1-"),
+        ("ja", "雨 です", "雨です", ""),
+        ("vi", "trời mưa", "trời nắng", "1=1~"),
         ("th", "สวัสดี", "สวัสดิ", "5=1~"),
     ],
 )
 def test_code(language, reference, hypothesis, code):
     assert find_differences([reference], [hypothesis], language) == [code]
-
-
-def test_languages_with_characters_for_units():
-    assert [code for code in ("ja", "zh", "zh-CN", "ko", "th", "yue", "my", "lo", "km") if not by_character(code)] == []
-    assert [code for code in ("en", "de", "vi", "ar", "pt-BR") if by_character(code)] == []
 
 
 def test_nothing_to_align():

@@ -17,12 +17,21 @@ def test_errors_and_words_of_each_transcript():
         predicted(0),  # one word of four is wrong
         predicted(1, hypothesis_transcript=""),
         predicted(2, reference_transcript=""),  # nothing to count
-        predicted(
-            3, source_language="zh", target_language="zh", reference_transcript="今 天", hypothesis_transcript="今"
-        ),
     ]
     assert measure(predictions, [{"name": "wer"}, {"name": "bleu"}]) == {
-        WER: {(0, "transcript"): (1, 4), (1, "transcript"): (4, 4), (3, "transcript"): (1, 2)}
+        WER: {(0, "transcript"): (1, 4), (1, "transcript"): (4, 4)}
+    }
+
+
+def test_words_are_not_counted_where_writing_has_none():
+    chinese = predicted(
+        0, source_language="zh", target_language="zh", reference_transcript="今天", hypothesis_transcript="今日"
+    )
+    english = predicted(1)
+    found = measure([chinese, english], [{"name": "wer"}])
+    assert {key.name: values for key, values in found.items()} == {
+        "wer": {(1, "transcript"): (1, 4)},
+        "cer": {(0, "transcript"): (1, 2)},
     }
 
 

@@ -94,5 +94,5 @@ def test_rows_of_characters_show_character_errors_first():
     )
     head, rows = content_of([System("a", [chinese, predicted(1)])], [{"name": "wer"}, {"name": "cer"}])
     assert [item["measures"] for item in head["sets"]] == [[1, 0], [0, 1]]
-    assert rows[0][11] == [[[1, 2], [1, 1]]]
+    assert rows[0][11] == [[[1, 2], None]]
     assert rows[1][11] == [[[1, 4], [1, 18]]]
