@@ -1,0 +1,179 @@
+"""What is measured of systems: metrics in common, figures, tests against baselines, statistics that are at hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from speechllm.errors import UserError
+from speechllm.evaluation.comparison.figures import check_figures, choose_metrics
+from speechllm.evaluation.comparison.measured import Resampling, all_figures, measure, score_systems
+from speechllm.evaluation.significance import compare
+from speechllm.evaluation.systems import System
+from speechllm.metrics.base import Figure, Metric
+from speechllm.registry import METRICS
+from tests.evaluation.predicted import predicted, translated
+
+WER, CER = {"name": "wer"}, {"name": "cer"}
+REFERENCE = "one two three four"
+
+
+def system(name, wrong, group="", count=40, run=None):
+    """Return a system that has a word wrong in the utterances ``wrong``."""
+    predictions = [
+        predicted(
+            row,
+            reference_transcript=REFERENCE,
+            hypothesis_transcript="one two tree four" if row in wrong else REFERENCE,
+        )
+        for row in range(count)
+    ]
+    return System(name, predictions, group, run or {}, f"runs/{name}")
+
+
+def recipe(*metrics):
+    return {"recipe": {"model": {"class_path": "SpeechLLM", "init_args": {"metrics": list(metrics)}}}}
+
+
+def test_metrics_are_those_that_the_recipes_have_in_common():
+    whisper = {"name": "wer", "normalizer": "whisper"}
+    systems = [
+        system("a", (), run=recipe("wer", "cer", whisper)),
+        system("b", (), run=recipe(whisper, "wer", "bleu")),
+        system("text", ()),
+    ]
+    specs, notes = choose_metrics(systems)
+    assert specs == [WER, whisper]
+    assert notes == [
+        "Left out: cer, in the recipe of a only; `--metrics` adds it.",
+        "Left out: bleu, in the recipe of b only; `--metrics` adds it.",
+    ]
+    assert choose_metrics(systems, ["cer", whisper]) == ([CER, whisper], [])
+
+
+def test_systems_without_recipes_are_scored_by_what_they_wrote():
+    assert choose_metrics([system("a", ())])[0] == [WER]
+    joint = System("b", [translated(0, task="asr+st")], "", {}, "")
+    assert [spec["name"] for spec in choose_metrics([joint])[0]] == ["wer", "bleu", "chrf"]
+
+
+def test_recipes_with_nothing_in_common_are_refused():
+    with pytest.raises(UserError, match=r"any metric in common \(a: wer; b: cer\). Name some: `--metrics"):
+        choose_metrics([system("a", (), run=recipe("wer")), system("b", (), run=recipe("cer"))])
+    with pytest.raises(UserError, match=r"Unknown metric 'wr'\. Did you mean 'wer'"):
+        choose_metrics([system("a", ())], ["wr"])
+
+
+def test_unknown_figures_are_refused_with_the_nearest():
+    check_figures(["wer", "wer_macro"], ["wer", "wer_macro"])
+    with pytest.raises(UserError, match=r"'wer_makro'. Did you mean 'wer_macro'\? .* give: wer, wer_macro\."):
+        check_figures(["wer_makro"], ["wer", "wer_macro"])
+
+
+def test_figures_and_tests_are_those_of_the_significance_module():
+    systems = [system("base", range(10)), system("same", range(1, 11)), system("good", ())]
+    scored, notes = score_systems(systems, [WER])
+    baselines = {("", "base"): None, ("", "same"): ("", "base"), ("", "good"): ("", "base")}
+    how = Resampling(samples=200)
+    results = {result.system[1]: result for result in measure(scored, None, baselines, how)}
+    assert notes == []
+    assert {name: result.value for name, result in results.items()} == {"base": 6.25, "same": 6.25, "good": 0.0}
+    assert results["base"].comparison is None
+    assert (results["same"].significant, results["good"].significant) == (False, True)
+    sets = [next(iter(item.sets.values())) for item in scored]
+    assert results["good"].comparison == compare(sets[0], sets[2], None, 200, 12345)[0]
+    low, high = results["base"].interval
+    assert low < 6.25 < high
+    assert (results["base"].corpus, results["base"].languages, results["base"].utterances) == ("fake", "en", 40)
+
+
+def test_randomization_can_decide_and_units_can_be_speakers():
+    systems = [system("base", range(10)), system("good", ())]
+    for item in systems:
+        item.predictions = [dataclasses.replace(p, speaker=f"s{p.row // 20}") for p in item.predictions]
+    scored, _ = score_systems(systems, [WER])
+    baselines = {("", "base"): None, ("", "good"): ("", "base")}
+    for test in ("bootstrap", "randomization"):
+        by_utterance = measure(scored, None, baselines, Resampling(samples=200, test=test))[1]
+        assert by_utterance.significant
+        by_speaker = measure(scored, None, baselines, Resampling("speaker", 200, test=test))[1]
+        assert not by_speaker.significant, "all errors are those of one of two speakers"
+
+
+def test_figures_come_in_the_order_that_was_asked_for():
+    scored, _ = score_systems([system("a", range(3))], [CER, WER])
+    results = measure(scored, ["wer_macro", "wer", "cer"], {}, Resampling(samples=10))
+    assert [result.figure for result in results] == ["wer_macro", "wer", "cer"]
+    assert [result.figure for result in measure(scored, None, {}, Resampling(samples=10))] == ["cer", "wer"]
+    assert all_figures(scored) == ["cer", "wer", "cer_macro", "wer_macro"]
+
+
+def test_transcripts_that_come_with_several_translations_have_a_column_each():
+    joint = [
+        translated(row, task="asr+st", target_language=code, hypothesis_transcript="the dog barks")
+        for code in ("de", "fr")
+        for row in range(3)
+    ]
+    scored, _ = score_systems([System("a", joint, "", {}, "")], [WER, {"name": "bleu"}])
+    columns = [(main, column[2]) for main, column in scored[0].sets]
+    assert columns == [("wer", "en (to de)"), ("wer", "en (to fr)"), ("bleu", "en-de"), ("bleu", "en-fr")]
+
+
+def test_a_metric_that_fails_for_one_system_is_noted():
+    silent = System("silent", [predicted(row, reference_transcript="") for row in range(3)], "", {}, "")
+    scored, notes = score_systems([system("a", ()), silent], [WER])
+    assert list(scored[1].sets) == []
+    assert notes[0].startswith("silent: wer is left out: fake test, en: wer ('en') has no utterance with a reference")
+    with pytest.raises(UserError, match="has no utterance with a reference"):
+        score_systems([silent], [WER])
+
+
+class Slow(Metric):
+    """Stands for a metric that takes minutes: it refuses to compute what is known."""
+
+    scores = ("transcript",)
+    kept = True
+    figures = (Figure("slow", "points", True),)
+    columns = ("score", "scored")
+
+    def __init__(self, language, version=1):
+        super().__init__(language)
+        self.version = version
+
+    def statistics(self, samples):
+        assert all(not sample.reference for sample in samples), "this was known"
+        return np.zeros((len(samples), 2))
+
+    def scored(self, statistics):
+        return statistics[:, 1] > 0
+
+    def values(self, sums):
+        return sums[..., :1] / sums[..., 1:]
+
+    def signature(self):
+        return f"slow|{self.version}"
+
+
+def test_statistics_of_slow_metrics_come_from_the_predictions(monkeypatch):
+    monkeypatch.setitem(METRICS._parts, "slow", Slow)
+    monkeypatch.setattr("speechllm.evaluation.comparison.measured.SLOW", ("slow",))
+    kept = [predicted(row, statistics={"slow": {"score": float(row), "scored": 1.0}}) for row in range(4)]
+    kept.append(predicted(4, reference_transcript=""))
+    entry = {
+        "figure": "slow",
+        "kind": "test set",
+        "corpus": "fake",
+        "split": "test",
+        "task": "asr",
+        "text": "transcript",
+    }
+    entry |= {"source_language": "en", "target_language": "en", "signature": "slow|1"}
+    run = System("a", kept, "", {"scores": [entry]}, "")
+    scored, _ = score_systems([run], [{"name": "slow"}])
+    (result,) = measure(scored, None, {}, Resampling(samples=10))
+    assert (result.value, result.utterances) == (1.5, 4)
+    for stale in ({"name": "slow", "version": 2}, {"name": "slow"}):
+        if "version" not in stale:
+            run = System("a", [dataclasses.replace(p, statistics={}) for p in kept], "", run.run, "")
+        with pytest.raises(AssertionError, match="this was known"):
+            score_systems([run], [stale])
