@@ -50,7 +50,7 @@ def choose_metrics(
         msg = f"The systems were not tested with any metric in common ({listed}). Name some: `--metrics '[wer, bleu]'`."
         raise UserError(msg)
     left_out = [
-        f"Left out: {word}, in the recipe of {', '.join(names)} only; `--metrics` adds it."
+        f"Left out: {word}, in the recipe of {', '.join(names)} only. Name it with --metrics to add it."
         for word, names in have.items()
         if len(names) < len(named)
     ]

@@ -166,6 +166,9 @@ def _last_place(values: Sequence[Decimal]) -> Decimal:
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Return where each row stands, and its cells; optional columns that are not there are empty."""
+    if path.is_dir():
+        msg = f"'{path}' is a folder, and no table of published figures. Name systems before `--published`."
+        raise UserError(msg)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -45,8 +45,8 @@ def test_metrics_are_those_that_the_recipes_have_in_common():
     specs, notes = choose_metrics(systems)
     assert specs == [WER, whisper]
     assert notes == [
-        "Left out: cer, in the recipe of a only; `--metrics` adds it.",
-        "Left out: bleu, in the recipe of b only; `--metrics` adds it.",
+        "Left out: cer, in the recipe of a only. Name it with --metrics to add it.",
+        "Left out: bleu, in the recipe of b only. Name it with --metrics to add it.",
     ]
     assert choose_metrics(systems, ["cer", whisper]) == ([CER, whisper], [])
 
