@@ -103,7 +103,7 @@ class CheckMonitors(Callback):
         if stage != "fit" or trainer.limit_val_batches == 0:
             return
         if isinstance(data, SpeechDataModule) and isinstance(pl_module, SpeechToText):
-            check_monitors(trainer.callbacks, logged_names(pl_module.metric_specs, data.val_kinds()))  # type: ignore[attr-defined]
+            check_monitors(trainer.callbacks, logged_names(pl_module.metric_specs, data.eval_kinds("dev")))  # type: ignore[attr-defined]
 
 
 class Parser(LightningArgumentParser):

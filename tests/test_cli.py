@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from speechllm.cli import COMMANDS, main
 from speechllm.models import SpeechLLM
@@ -134,6 +135,9 @@ def test_run_folders(recipe, capsys):
     main(["validate", "--config", "tiny.yaml"])
     main(["test", "--config", "runs/tiny/config.yaml", "--run_dir", "runs/tiny"])
     assert Path("runs/tiny/test/report.txt").read_text().startswith("metric")
+    record = yaml.safe_load(Path("runs/tiny/test/run.json").read_text())
+    assert record["command"] == "speechllm test --config runs/tiny/config.yaml --run_dir runs/tiny"
+    assert record["recipe"]["model"]["init_args"]["adapter"] == TINY["adapter"]
     main(["test", "--config", "tiny.yaml", "--data.test_noise_snr", "5"])
     assert "tst-COMMON+white_5dB" in Path("runs/tiny/test_white_5dB/report.txt").read_text()
     noisy = ["--data.augment", "{noise: white, gain_db: [-6, 0]}", "--data.augment.noise", "null"]
@@ -231,3 +235,22 @@ def test_a_defect_of_the_program_keeps_its_traceback(recipe, monkeypatch):
     monkeypatch.setattr(SpeechLLM, "losses", lambda self, batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["fit", "--config", "tiny.yaml"])
+
+
+def test_checkpoints_by_any_figure(recipe, capsys):
+    """The better end follows from the figure; a name that will not be logged is known before weights are loaded."""
+    fit = ("fit", "--config", "tiny.yaml", "--checkpoint.monitor")
+    message = fails(capsys, *fit, "val_wr")
+    assert "`monitor: val_wr`: no such figure will be logged. Did you mean 'val_wer'?" in message
+    assert "val_wer_whisper" in message
+    main([*fit, "val_wer"])
+    callbacks = torch.load("runs/tiny/checkpoints/best.ckpt", weights_only=True)["callbacks"]
+    (state,) = [state for key, state in callbacks.items() if key.startswith("ModelCheckpoint")]
+    assert (state["monitor"], float(state["best_model_score"]) > 0) == ("val_wer", True)
+    (key,) = [key for key in callbacks if key.startswith("ModelCheckpoint")]
+    assert "'mode': 'min'" in key
+    events = EventAccumulator("runs/tiny/logs")
+    events.Reload()
+    assert {"val_wer", "val_bleu", "val_score", "val_empty_rate_transcript"} <= set(events.Tags()["scalars"])
+    assert not any("real_time_factor" in name for name in events.Tags()["scalars"])
+    assert "| Thank you. |" in events.Tensors("val_samples/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -262,9 +262,9 @@ class SpeechDataModule(LightningDataModule):
             digest.update(repr(rows[number]).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
-    def val_kinds(self) -> set[tuple[str, str, str, str]]:
-        """Return the corpora, tasks, source and target languages that occur together in the validation rows."""
-        rows = (self._eval_rows("dev")[number] for number in range(len(self._eval_rows("dev"))))
+    def eval_kinds(self, kind: str) -> set[tuple[str, str, str, str]]:
+        """Return the corpora, tasks, source and target languages that occur together in rows of ``dev`` or ``test``."""
+        rows = (self._eval_rows(kind)[number] for number in range(len(self._eval_rows(kind))))
         return {(row.corpus, row.task, row.utterance.source_language, row.target_language) for row in rows}
 
     def _eval_rows(self, kind: str) -> Rows:

@@ -1,6 +1,7 @@
 """What a test says on one page of a terminal; all of it stands in ``run.json`` too."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
@@ -12,11 +13,20 @@ from speechllm.evaluation.run_record import Intervals, Run
 from speechllm.evaluation.scoring import Score, ScoredSet, averages
 from speechllm.evaluation.test_sets import TestSet, short_names
 from speechllm.metrics.error_rate import ErrorRate
+from speechllm.metrics.health import Health
+from speechllm.metrics.speed import Speed
 from speechllm.predictions import Prediction
 from speechllm.report import format_examples, format_table
 
 EXAMPLES = 3
 """Number of utterances that are shown."""
+
+PACE = {
+    "real_time_factor": "real-time factor {:.4f}",
+    "tokens_per_second": "{:.1f} tokens/s",
+    "time_to_first_token_s": "{:.3f} s to the first token",
+}
+"""Figures of speed that are shown, and how."""
 
 
 def test_report(
@@ -30,15 +40,16 @@ def test_report(
         intervals: 95 % confidence intervals of its figures.
         run: How the predictions came about.
     """
-    merged = _merged(scored_sets)
+    quality = [scored for scored in scored_sets if not isinstance(scored.metric, Health | Speed)]
+    merged = _merged(quality)
     sections = [
-        _main_figures(scored_sets, intervals),
-        _further_figures(scored_sets),
+        _main_figures(quality, intervals),
+        _further_figures(quality),
         _edits(merged),
         _by_duration(merged, predictions),
         _by_speaker(merged, predictions),
-        _problems(predictions, merged),
-        _pace(predictions, run),
+        "\n".join([*_problems(predictions), *_health(scored_sets), *_skipped(merged)]),
+        _pace(predictions, run, [scored for scored in scored_sets if isinstance(scored.metric, Speed)]),
         format_examples(predictions, EXAMPLES),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -72,7 +83,11 @@ def _matrix(
     ]
     lines += [(kind, {_column(score): score for score in means if score.kind == kind}) for kind in ("mean", "pooled")]
     rows = [
-        (name, _count(cells.values()), *(cells[key].value if key in cells else "" for key in labels))
+        (
+            name,
+            _count(cells.values()) if name in names.values() else "",
+            *(cells[key].value if key in cells else "" for key in labels),
+        )
         for name, cells in lines
         if cells
     ]
@@ -146,28 +161,59 @@ def _by_speaker(merged: Sequence[ScoredSet], predictions: Sequence[Prediction]) 
     return ""
 
 
-def _problems(predictions: Sequence[Prediction], merged: Sequence[ScoredSet]) -> str:
+def _problems(predictions: Sequence[Prediction]) -> list[str]:
     counts = {
         "clips could not be read and are scored as empty output": sum(not p.readable for p in predictions),
         "answers lack the separator: their translation counts as empty": sum(p.missing_separator for p in predictions),
         "answers were cut off at the limit of new tokens": sum(p.hit_limit for p in predictions),
         "answers are empty": sum(not p.text.strip() for p in predictions),
     }
-    lines = [f"{count} of {len(predictions)} {text}." for text, count in counts.items() if count]
+    return [f"{count} of {len(predictions)} {text}." for text, count in counts.items() if count]
+
+
+def _health(scored_sets: Sequence[ScoredSet]) -> list[str]:
+    """Return what is wrong with texts and cannot be seen from the predictions alone."""
+    sums: dict[str, Counter[str]] = {}
+    for scored in scored_sets:
+        if isinstance(scored.metric, Health):
+            found = dict(zip(scored.metric.columns, scored.statistics.sum(axis=0).astype(int).tolist(), strict=True))
+            sums.setdefault(f"{scored.test_set.text}s", Counter()).update(found)
+    lines = []
+    for texts, count in sums.items():
+        lines += [
+            (count["loops"], f"of {count['utterances']} {texts} repeat a passage over and over."),
+            (count["copies"], f"of {count['with_source']} {texts} are nearly the source text."),
+            (count["hallucinations"], f"of {count['silent']} {texts} are of clips in which nothing is said."),
+        ]
+    return [f"{number} {text}" for number, text in lines if number]
+
+
+def _skipped(merged: Sequence[ScoredSet]) -> list[str]:
+    """Return how many utterances have no reference, and by which figures."""
     skipped = {
         scored.metric.figures[0].name: int((~scored.metric.scored(scored.statistics)).sum()) for scored in merged
     }
     names = {count: [name for name, other in skipped.items() if other == count] for count in skipped.values() if count}
-    lines += [
+    return [
         f"{count} utterances have no reference to score and no part in {', '.join(same)}."
         for count, same in names.items()
     ]
+
+
+def _pace(predictions: Sequence[Prediction], run: Run, speed: Sequence[ScoredSet]) -> str:
+    """Return how fast decoding was: by the clock of all processes, and by the metric."""
+    lines = [_wall(predictions, run)] if run.wall_s else []
+    for scored in speed[:1]:
+        sums = np.sum([item.statistics.sum(axis=0) for item in speed], axis=0)
+        values = zip(scored.metric.figures, scored.metric.values(sums).tolist(), strict=True)
+        found = {figure.name: value for figure, value in values if not math.isnan(value)}
+        shown = [text.format(found[name]) for name, text in PACE.items() if name in found]
+        lines += [f"By the time of each batch: {', '.join(shown)}."] if shown else []
     return "\n".join(lines)
 
 
-def _pace(predictions: Sequence[Prediction], run: Run) -> str:
-    if not run.wall_s:
-        return ""
+def _wall(predictions: Sequence[Prediction], run: Run) -> str:
+    assert run.wall_s is not None
     decoded = len(predictions) - run.taken_over
     text = (
         f"{decoded} utterances decoded in {run.wall_s:.1f} s by {run.processes} "

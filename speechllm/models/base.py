@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from speechllm.batch import Batch, Hypothesis
 from speechllm.errors import UserError
 from speechllm.evaluation.run_record import Run
+from speechllm.evaluation.scoring import check_metrics
 from speechllm.models.checkpoint import check_state, trained_state
 from speechllm.models.decoding_run import DecodingRun, begin_run
 from speechllm.models.gradients import scale_gradients
@@ -22,6 +23,7 @@ from speechllm.models.processes import Processes
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.models.validation import (
+    blank_predictions,
     build_metrics,
     log_samples,
     metric_specs,
@@ -34,6 +36,9 @@ from speechllm.registry import METRICS
 
 MAX_SKIPPED_STEPS = 20
 """Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
+
+DEFAULT_METRICS = ("wer", {"name": "wer", "normalizer": "whisper"}, "cer", "bleu", "chrf", "health", "speed")
+"""Metrics where a recipe names none."""
 
 
 @dataclass
@@ -84,7 +89,7 @@ class SpeechToText(LightningModule):
 
     def __init__(
         self,
-        metrics: Sequence[str | dict[str, Any]] = ("wer", "cer", "bleu", "chrf"),
+        metrics: Sequence[str | dict[str, Any]] = DEFAULT_METRICS,
         loss_weights: dict[str, float] | None = None,
         lr: float = 1e-4,
         weight_decay: float = 0.0,
@@ -234,7 +239,8 @@ class SpeechToText(LightningModule):
         """
         self._processes = Processes(self.trainer)
         if stage != "predict":
-            self._processes.on_first(lambda: build_metrics(self.metric_specs) and None)
+            kinds = getattr(getattr(self.trainer, "datamodule", None), "eval_kinds", None)
+            self._processes.on_first(lambda: self._check_metrics(kinds("test") if kinds and stage == "test" else ()))
         self._run = DecodingRun("predict" if stage == "predict" else "test", self._processes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -291,6 +297,12 @@ class SpeechToText(LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Write the predictions, those of an interrupted run among them."""
         write_prediction(self._run, self._processes, results_folder(self.trainer, "predict"))
+
+    def _check_metrics(self, kinds: Iterable[tuple[str, str, str, str]]) -> None:
+        """Find out before weights are loaded what metrics cannot do, in general and for kinds of test utterances."""
+        build_metrics(self.metric_specs)
+        for sentence in check_metrics(blank_predictions(kinds, "test"), self.metric_specs):
+            rank_zero_warn(sentence)
 
     @property
     def decoding_options(self) -> dict[str, Any]:

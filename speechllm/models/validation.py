@@ -76,12 +76,14 @@ def logged_names(
         specs: Metric specs.
         kinds: Corpora, tasks, source and target languages that occur together in the validation rows.
     """
-    rows = [_blank(*kind) for kind in sorted(kinds)]
+    rows = blank_predictions(kinds)
     empty: list[ScoredSet] = []
     directions: dict[str, bool | None] = {}
     for spec in validated(specs):
         for test_set in group_by_test_set(rows, METRICS.get(spec["name"]).scores):
             metric = METRICS.build(spec, language=test_set.language)
+            if metric.objection([]):
+                continue
             empty.append(ScoredSet(test_set, metric, np.zeros(0, np.int64), np.zeros((0, len(metric.columns)))))
             directions |= {figure.name: figure.higher_is_better for figure in metric.figures}
     # the figures of nothing, whose names are those of something
@@ -94,6 +96,32 @@ def logged_figures(scored: Sequence[ScoredSet]) -> dict[str, float]:
     if len({item.test_set for item in scored}) > 1:
         values |= {f"val_{name}": value for name, value in by_test_set(scored).items()}
     return values
+
+
+def blank_predictions(kinds: Iterable[tuple[str, str, str, str]], split: str = "dev") -> list[Prediction]:
+    """Return an utterance of each kind, of which nothing else is known.
+
+    Args:
+        kinds: Corpora, tasks, source and target languages that occur together.
+        split: Name of the split.
+    """
+    return [
+        Prediction(
+            *(f"{row}", row, corpus, split, task, source, target),
+            reference_transcript="",
+            reference_translation="",
+            hypothesis_transcript="",
+            hypothesis_translation="",
+            text="",
+            duration_s=0.0,
+            decode_s=0.0,
+            tokens=0,
+            readable=True,
+            missing_separator=False,
+            hit_limit=False,
+        )
+        for row, (corpus, task, source, target) in enumerate(sorted(kinds))
+    ]
 
 
 def validated(specs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -150,7 +178,7 @@ def _sample_rows(prediction: Prediction) -> list[str]:
 def escape(text: str) -> str:
     """Return a text that Markdown shows as it is, in one line."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(text.split()))
 
 
 def _by_kind(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
@@ -159,11 +187,6 @@ def _by_kind(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
     for p in predictions:
         kinds.setdefault((p.corpus, p.task, p.source_language, p.target_language), []).append(p)
     return list(kinds.values())
-
-
-def _blank(corpus: str, task: str, source: str, target: str) -> Prediction:
-    """Return an utterance of which nothing is known but its kind."""
-    return Prediction("", 0, corpus, "dev", task, source, target, "", "", "", "", "", 0.0, 0.0, 0, True, False, False)
 
 
 def _figure_of(name: str, figures: Iterable[str]) -> str:

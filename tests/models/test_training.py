@@ -12,7 +12,6 @@ from speechllm.adapters.conv import ConvAdapter
 from speechllm.errors import UserError
 from speechllm.models.gradients import scale_gradients
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
-from speechllm.models.validation import validation_score
 from speechllm.registry import ADAPTERS, ENCODERS
 from tests.models.conftest import SPECS
 from tests.tiny import make_batch
@@ -286,21 +285,6 @@ def test_every_loss_of_every_adapter_reaches_the_total_with_its_weight(name, bui
                 part, list(model.adapter.parameters()), retain_graph=True, allow_unused=True
             )
             assert any(g is not None and g.abs().sum() > 0 for g in gradients), f"{loss} teaches nothing"
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"val_loss": 2.0, "val_wer": 30.0, "val_bleu": 12.0, "val_chrf": 40.0}, 12.0),
-        ({"val_loss": 2.0, "val_wer": 30.0, "val_chrf": 40.0}, 40.0),
-        ({"val_loss": 2.0, "val_wer": 30.0, "val_cer": 10.0}, 70.0),
-        ({"val_loss": 2.0, "val_cer": 10.0}, 90.0),
-        ({"val_loss": 2.0}, -2.0),
-    ],
-)
-def test_checkpoints_are_chosen_by_what_is_measured(values, expected):
-    """A score that never moves would keep the first checkpoint for the best."""
-    assert validation_score(values) == expected
 
 
 def test_dropout_does_not_disturb_the_check_of_the_output_layer(build):
