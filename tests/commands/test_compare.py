@@ -172,11 +172,11 @@ def test_metrics_that_recipes_do_not_share_are_named(runs, capsys):
     write_run("joint", 0.1, 4, metrics=("wer", "bleu", "chrf"), task="asr+st")
     write_run("joint2", 0.2, 5, metrics=("bleu", "wer"), task="asr+st")
     out = compare(capsys, "runs/joint", "runs/joint2", "--samples", "20", "--page", "false", "--figures", "bleu,wer")
-    assert "Left out: chrf, in the recipe of joint only. Name it with --metrics to add it." in out
+    assert "Left out: chrf, which only joint was tested with. Name it with --metrics to add it." in out
     assert out.splitlines()[0].split("|")[2].strip() == "BLEU ↑ en-de"
     assert "WER ↓ en (to de)" in out
     out = compare(
-        capsys, "runs/base", "runs/conv", "--metrics", "[chrf, {name: bleu, tokenizer: char}]", "--samples", "9"
+        capsys, "runs/base", "runs/conv", "--metrics", "[chrf, {name: bleu, tokenize: char}]", "--samples", "9"
     )
     assert "chrF ↑ en-de" in out
     assert "tok:char" in out

@@ -23,21 +23,21 @@ def choose_metrics(
 
     Args:
         systems: The systems.
-        metrics: Names of metrics, or specs. Where they are not given, those that the recipes of all systems have in
-            common; a system without a recipe takes what the others have.
+        metrics: Names of metrics, or specs. Where they are not given, those that all systems were tested with, as
+            ``run.json`` says it; hypotheses from other files take what the runs have.
 
     Returns:
         Metric specs, and a sentence for each that only some systems were tested with.
 
     Raises:
-        UserError: If a metric is not known, or the recipes have none in common.
+        UserError: If a metric is not known, or the systems were tested with none in common.
     """
     if metrics is not None:
         chosen = [_spec(metric) for metric in metrics]
         for spec in chosen:
             METRICS.check(spec)
         return chosen, []
-    named = [(system, specs) for system in systems if (specs := _of_recipe(system.run)) is not None]
+    named = [(system, specs) for system in systems if (specs := _tested_with(system.run)) is not None]
     if not named:
         tasks = {task for system in systems for p in system.predictions for task in p.task.split("+")}
         names = TRANSCRIPT_METRICS if "asr" in tasks else ()
@@ -50,7 +50,8 @@ def choose_metrics(
         msg = f"The systems were not tested with any metric in common ({listed}). Name some: `--metrics '[wer, bleu]'`."
         raise UserError(msg)
     left_out = [
-        f"Left out: {word}, in the recipe of {', '.join(names)} only. Name it with --metrics to add it."
+        f"Left out: {word}, which only {' and '.join(names)} {'were' if len(names) > 1 else 'was'} tested with. "
+        "Name it with --metrics to add it."
         for word, names in have.items()
         if len(names) < len(named)
     ]
@@ -73,11 +74,12 @@ def check_figures(figures: Sequence[str], available: Iterable[str]) -> None:
             raise UserError(msg)
 
 
-def _of_recipe(run: Mapping[str, Any]) -> list[Spec] | None:
-    """Return the metrics of the recipe in a ``run.json``; None where it names none."""
+def _tested_with(run: Mapping[str, Any]) -> list[Spec] | None:
+    """Return the metrics that a ``run.json`` was scored by, or those of its recipe; None where it names none."""
     found: Any = run
     for name in ("recipe", "model", "init_args", "metrics"):
         found = found.get(name) if isinstance(found, Mapping) else None
+    found = run.get("metrics", found)
     return [_spec(metric) for metric in found] if isinstance(found, list) else None
 
 

@@ -45,10 +45,13 @@ def test_metrics_are_those_that_the_recipes_have_in_common():
     specs, notes = choose_metrics(systems)
     assert specs == [WER, whisper]
     assert notes == [
-        "Left out: cer, in the recipe of a only. Name it with --metrics to add it.",
-        "Left out: bleu, in the recipe of b only. Name it with --metrics to add it.",
+        "Left out: cer, which only a was tested with. Name it with --metrics to add it.",
+        "Left out: bleu, which only b was tested with. Name it with --metrics to add it.",
     ]
     assert choose_metrics(systems, ["cer", whisper]) == ([CER, whisper], [])
+    systems[0].run = {**systems[0].run, "metrics": [CER]}  # scored again since
+    systems[1].run = {"metrics": [CER, WER]}
+    assert choose_metrics(systems)[0] == [CER]
 
 
 def test_systems_without_recipes_are_scored_by_what_they_wrote():
