@@ -204,6 +204,7 @@ PAGES_WITH_CODE = {
     "add_corpus": ["tests/data/corpora/test_contract.py", "-k", "my_corpus"],
     "add_encoder": ["tests/encoders/test_encoders.py", "tests/test_invariance.py", "-k", "windows"],
     "augment_and_test_noise": [],
+    "compare_systems": [],
     "browse_utterances": [],
     "mix_and_sample": [],
     "prepare_a_corpus": [],

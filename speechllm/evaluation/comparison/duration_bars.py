@@ -79,11 +79,11 @@ def draw(bins: Bins, block: Block) -> "Figure":
 
     names = [name for name in DURATION_BIN_NAMES if any(name in own for own in bins.values())]
     lines = math.ceil(len(bins) / NAMES_A_LINE)
-    head = 0.25 + lines * LEGEND_LINE
+    head = 0.12 + lines * LEGEND_LINE
     width, height = min(16.0, max(7.0, 1.6 + len(names) * (0.6 + 0.22 * len(bins)))), PANEL_HEIGHT + head
     with matplotlib.style.context("default"):  # a notebook's own style would change colours and sizes
         figure = new_figure(width, height)
-        place = (LEFT / width, 0.75 / height, 1 - (LEFT + RIGHT) / width, (PANEL_HEIGHT - 0.85) / height)
+        place = (LEFT / width, 0.75 / height, 1 - (LEFT + RIGHT) / width, (PANEL_HEIGHT - 0.8) / height)
         axes = figure.add_axes(place, label="bins")
         bar = 0.82 / len(bins)
         styles = looks([full_name(key) for key in bins])
