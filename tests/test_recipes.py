@@ -221,15 +221,15 @@ def test_twin_tests_and_predicts(recipe, workplace, capsys):
     assert [p.row for p in predictions] == list(range(len(predictions)))
     assert sum(test_set["utterances"] for test_set in record["test_sets"]) == len(predictions) > 0
     named = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["metrics"]
-    names = {metric if isinstance(metric, str) else metric["name"] for metric in named}
-    figures = {METRICS.build({"name": name}, language="en").figures[0].name for name in names}
+    specs = [{"name": metric} if isinstance(metric, str) else metric for metric in named]
+    figures = {METRICS.build(spec, language="en").figures[0].name for spec in specs}
     assert figures <= {score["figure"] for score in record["scores"]}
     for score in record["scores"]:
         shown = score["signature"] in printed
         assert shown or score["signature"].startswith(("health|", "speed|")) or score["kind"] != "test set"
     assert (record["wall_s"] > 0, record["processes"], record["taken_over"]) == (True, 1, 0)
     assert record["recipe"]["model"]["init_args"]["metrics"] == named
-    assert record["step"] == 2
+    assert record["step"] in (1, 2)
     assert Path(record["checkpoint"]["path"]).name in ("best.ckpt", "last.ckpt")
     assert printed.count("  hypothesis  ") >= 3
 
