@@ -52,7 +52,7 @@ def score(segments: str, checkpoint: str, encoder: str, batch_size: int, gpus: i
 
 
 def load(checkpoint: Path, encoder: str, folder: Path) -> Any:
-    """Return the model of a checkpoint, whose every tensor is in it.
+    """Return the model of a checkpoint, whose every parameter is in it.
 
     unbabel-comet looks for the encoder's files under the name that was used in training. It is given a copy of the
     settings with the path of the files that are here, in a folder with a link to the weights.
@@ -68,9 +68,9 @@ def load(checkpoint: Path, encoder: str, folder: Path) -> Any:
     (folder / "checkpoints").symlink_to((checkpoint / "checkpoints").resolve())
     weights = folder / "checkpoints" / "model.ckpt"
     model = comet.load_from_checkpoint(str(weights), reload_hparams=True, local_files_only=True)
-    missing = sorted(set(model.state_dict()) - set(content["state_dict"]))
+    missing = sorted({name for name, _ in model.named_parameters()} - set(content["state_dict"]))
     if missing:
-        msg = f"The COMET checkpoint {checkpoint} lacks {missing[0]} and {len(missing) - 1} more tensors."
+        msg = f"The COMET checkpoint {checkpoint} lacks {missing[0]} and {len(missing) - 1} more parameters."
         raise SystemExit(msg)
     return model
 

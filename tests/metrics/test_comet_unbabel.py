@@ -188,5 +188,5 @@ def test_unbabel_comet_gives_the_golden_scores(real, shared_data):
 def test_unbabel_comet_may_not_leave_weights_random(real, tmp_path):
     """As it would by itself."""
     folder = write_comet(tmp_path, lambda state: state.pop("estimator.ff.6.weight"))
-    with pytest.raises(UserError, match=r"lacks estimator\.ff\.6\.weight and 0 more tensors"):
+    with pytest.raises(UserError, match=r"lacks estimator\.ff\.6\.weight and 0 more parameters"):
         real(folder, "unbabel")
