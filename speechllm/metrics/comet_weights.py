@@ -9,7 +9,7 @@ from speechllm.errors import UserError
 from speechllm.metrics.comet_checkpoint import CometCheckpoint
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
 
 CLASS = "regression_metric"
 
@@ -112,11 +112,11 @@ class RegressionWeights:
 
     where: str
     settings: RegressionSettings
-    layers: "Tensor"
-    gamma: "Tensor"
-    rest: "dict[str, Tensor]" = field(repr=False)
+    layers: "torch.Tensor"
+    gamma: "torch.Tensor"
+    rest: "dict[str, torch.Tensor]" = field(repr=False)
 
-    def load(self, module: "nn.Module", name: str) -> None:
+    def load(self, module: "torch.nn.Module", name: str) -> None:
         """Give a module its tensors, whose names begin with ``name``.
 
         Raises:
