@@ -7,9 +7,11 @@ function needs: a module that is light to import makes light workers.
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter, deque
@@ -207,11 +209,15 @@ def _ending(exitcode: int) -> str:
 def serve(descriptor: int) -> None:
     """Be a worker: receive a function, call it for each job, and end when there is nobody to work for."""
     connection: Connection[Any, Any] = Connection(descriptor)
+    # Jobs are read while one is done: were this process and the other both to send more than a pipe holds, neither
+    # would read, and both would wait for ever.
+    jobs: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
     try:
         function = connection.recv()
         connection.send((None, None, None))
-        while True:
-            number, job = connection.recv()
+        threading.Thread(target=_read_jobs, args=(connection, jobs), daemon=True).start()
+        while (received := jobs.get()) is not None:
+            number, job = received
             result, error = None, None
             try:
                 result = function(job)
@@ -220,3 +226,11 @@ def serve(descriptor: int) -> None:
             connection.send((number, result, error))
     except (EOFError, OSError):
         return
+
+
+def _read_jobs(connection: "Connection[Any, Any]", jobs: "queue.SimpleQueue[tuple[int, Any] | None]") -> None:
+    """Read jobs until there is nobody to work for."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            jobs.put(connection.recv())
+    jobs.put(None)

@@ -31,6 +31,12 @@ def test_results_come_in_the_order_of_the_jobs(workers):
         assert list(pool.map(jobs)) == [(jobs[0], "0.05"), *((job, n**2) for n, job in enumerate(jobs[1:]))]
 
 
+def test_jobs_and_results_larger_than_a_pipe_holds():
+    texts = [str(number) * 3_000_000 for number in range(10)]
+    with WorkerPool(work, 2, timeout_s=20) as pool:
+        assert [result for _, result in pool.map(f"reverse {text}" for text in texts)] == texts
+
+
 def test_a_crash_costs_the_job_that_crashed_and_no_other():
     jobs = [f"square {number}" for number in range(10)] + ["crash"] + [f"square {number}" for number in range(10)]
     with WorkerPool(work, 2) as pool:

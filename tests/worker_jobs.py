@@ -8,13 +8,15 @@ from speechllm.audio_levels import measure_packed
 
 
 def work(job):
-    """Do what a job says: ``square 3``, ``sleep 0.1``, ``crash``, ``crash once FILE``, ``exit 3``, ``raise``."""
+    """Do what a job says: ``square 3``, ``sleep 0.1``, ``reverse TEXT``, ``crash``, ``crash once FILE``, ``exit 3``, ``raise``."""
     what, *rest = job.split(" ", 1)
     if what == "square":
         return int(rest[0]) ** 2
     if what == "sleep":
         time.sleep(float(rest[0]))
         return rest[0]
+    if what == "reverse":
+        return rest[0][::-1]
     if what == "pid":
         return os.getpid()
     if what == "exit":
