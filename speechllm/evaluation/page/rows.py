@@ -8,7 +8,7 @@ from typing import Any
 
 from speechllm.evaluation.page.clips import Clips
 from speechllm.evaluation.page.differences import find_differences
-from speechllm.evaluation.page.measures import TEXTS, Measure, Place, measure
+from speechllm.evaluation.page.measures import TEXTS, Measure, Measured, Place, measure
 from speechllm.evaluation.systems import System
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set
 from speechllm.metrics.base import Text
@@ -122,12 +122,12 @@ def make_content(
     measured = [measure(system.predictions, specs) for system in systems]
     measures = sorted(dict.fromkeys(key for found in measured for key in found), key=lambda m: TEXTS.index(m.text))
     differences = [_differences(system.predictions, rows, number) for number, system in enumerate(systems)]
+    own = _measures_of_sets(rows, measured, measures)
     sets, speakers, sources = Table(), Table(), Table()
     lines = []
     for place, (row, clip) in enumerate(zip(rows, clips.found, strict=True)):
         found = row.prediction
         texts = [_hypothesis(systems[n], row.places.get(n)) for n in range(len(systems))]
-        own = _own(row.test_set, measures)
         lines.append(
             [
                 found.id,
@@ -141,12 +141,12 @@ def make_content(
                 [SAME if text == row.reference else text for text in texts],
                 [codes.get(place, "") for codes in differences],
                 [_flags(systems[n], row.places.get(n)) for n in range(len(systems))],
-                [[_cell(measured[n], m, row.places.get(n)) for m in own] for n in range(len(systems))],
+                [[_cell(measured[n], m, row.places.get(n)) for m in own[row.test_set]] for n in range(len(systems))],
             ]
         )
     head = {
         "measures": [_measure(m) for m in measures],
-        "sets": [_test_set(item, measures) for item in sets.values],
+        "sets": [_test_set(item, [measures.index(m) for m in own[item]]) for item in sets.values],
         "speakers": speakers.values,
         "audio": sources.values,
         "flags": list(FLAGS),
@@ -185,7 +185,7 @@ def _flags(system: System, place: Place | None) -> int:
     return sum(1 << bit for bit, flag in enumerate(holds) if flag)
 
 
-def _cell(measured: Mapping[Measure, Mapping[Place, tuple[float, float]]], key: Measure, place: Place | None) -> Any:
+def _cell(measured: Measured, key: Measure, place: Place | None) -> Any:
     fraction = measured.get(key, {}).get(place) if place else None
     if fraction is None:
         return None
@@ -202,7 +202,7 @@ def _measure(item: Measure) -> dict[str, Any]:
     }
 
 
-def _test_set(item: TestSet, measures: Sequence[Measure]) -> dict[str, Any]:
+def _test_set(item: TestSet, measures: list[int]) -> dict[str, Any]:
     return {
         "corpus": item.corpus,
         "split": item.split,
@@ -212,14 +212,27 @@ def _test_set(item: TestSet, measures: Sequence[Measure]) -> dict[str, Any]:
         "language": item.language,
         "text": item.text,
         "characters": counted_by_characters(item.language),
-        "measures": [measures.index(m) for m in _own(item, measures)],
+        "measures": measures,
     }
 
 
-def _own(test_set: TestSet, measures: Sequence[Measure]) -> list[Measure]:
-    """Return the measures of a test set, the first of which its rows show: not words where there are characters."""
-    own = [m for m in measures if m.text == test_set.text]
-    return sorted(own, key=lambda m: counted_by_characters(test_set.language) and m.name.startswith("wer"))
+def _measures_of_sets(
+    rows: Sequence[Row], measured: Sequence[Measured], measures: Sequence[Measure]
+) -> dict[TestSet, list[Measure]]:
+    """Return the measures that a test set has; where characters are counted, words come last."""
+    found: dict[TestSet, set[Measure]] = {}
+    for row in rows:
+        present = found.setdefault(row.test_set, set())
+        for key in measures:
+            if key not in present and any(place in measured[n].get(key, ()) for n, place in row.places.items()):
+                present.add(key)
+    return {
+        item: sorted(
+            (key for key in measures if key in present),
+            key=lambda key: counted_by_characters(item.language) and key.name.startswith("wer"),
+        )
+        for item, present in found.items()
+    }
 
 
 def _finite(number: float, digits: int) -> float:

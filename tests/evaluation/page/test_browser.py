@@ -261,6 +261,10 @@ def test_plays_the_utterance_and_not_the_rest_of_its_talk(open_page):
     assert audio.evaluate("audio => audio.currentTime") == pytest.approx(4, abs=0.3)
     card(window, "u3").get_by_role("button", name="Play u3").click()  # once more, from its start
     window.wait_for_function("() => !players.get(3).audio.paused && players.get(3).audio.currentTime < 3.9")
+    window.wait_for_function("() => players.get(3).audio.paused", timeout=10_000)
+    assert audio.evaluate("audio => audio.currentTime") == pytest.approx(4, abs=0.3)
+    card(window, "u3").get_by_role("button", name="Play u3").click()
+    window.wait_for_function("() => !players.get(3).audio.paused")
     card(window, "u1").get_by_role("button", name="Play u1").click()
     window.wait_for_function("() => players.get(3).audio.paused && players.get(1).audio.currentTime >= 1")
 
@@ -287,6 +291,18 @@ def test_a_system_without_some_test_set(open_page, tmp_path):
     assert summary(window) == {"a": ["25.0 %", "2 / 8"], "b": ["25.0 %", "1 / 4"]}
     choose(window, compare="any systems differ")
     assert ids(window) == []
+
+
+def test_an_utterance_without_a_reference_has_neither_marks_nor_score(open_page, tmp_path):
+    silent = predicted(0, corpus="silence", reference_transcript="")
+    window = open_page(file=write_page(tmp_path, [System("a", [silent, predicted(1)])], SPECS))
+    assert texts_of(window, "u0", "reference").inner_text() == "none"
+    assert texts_of(window, "u0", "a").inner_text() == "one two tree four"
+    assert marks(window, "u0", "a", "mark, ins, del") == []
+    assert "".join(card(window, "u0").locator(".score").all_inner_texts()) == ""
+    assert summary(window) == {"a": ["25.0 %", "1 / 4"]}
+    choose(window, sort="worst score first")
+    assert ids(window) == ["u1", "u0"]
 
 
 def test_says_what_cannot_be_heard(shared):

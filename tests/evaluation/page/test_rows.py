@@ -88,11 +88,20 @@ def test_flags():
     assert rows[0][10] == [1, 2, 4, 8]
 
 
-def test_rows_of_characters_show_character_errors_first():
+def test_rows_of_korean_show_character_errors_first():
+    korean = predicted(
+        0, source_language="ko", target_language="ko", reference_transcript="비가 와", hypothesis_transcript="비가 왔"
+    )
+    head, rows = content_of([System("a", [korean])], [{"name": "wer"}, {"name": "cer"}])
+    assert [item["measures"] for item in head["sets"]] == [[1, 0]]
+    assert rows[0][11] == [[[1, 3], [1, 2]]]
+
+
+def test_rows_have_the_measures_of_their_test_set():
     chinese = predicted(
         0, source_language="zh", target_language="zh", reference_transcript="今天", hypothesis_transcript="今日"
     )
     head, rows = content_of([System("a", [chinese, predicted(1)])], [{"name": "wer"}, {"name": "cer"}])
-    assert [item["measures"] for item in head["sets"]] == [[1, 0], [0, 1]]
-    assert rows[0][11] == [[[1, 2], None]]
+    assert [item["measures"] for item in head["sets"]] == [[1], [0, 1]], "words of Chinese are not counted"
+    assert rows[0][11] == [[[1, 2]]]
     assert rows[1][11] == [[[1, 4], [1, 18]]]
