@@ -38,7 +38,7 @@ quickstart: $(STAMP)
 	fi; \
 	echo; \
 	echo "Checkpoints:  $(RUN)/checkpoints (best.ckpt, last.ckpt)"; \
-	echo "Predictions:  $(RUN)/test/predictions.jsonl, metrics in metrics.json, this text in report.txt"; \
+	echo "Predictions:  $(RUN)/test/predictions.jsonl, figures and their origin in run.json, this text in report.txt"; \
 	echo "Logs:         $(RUN)/logs (tensorboard --logdir $(RUN)/logs), resolved recipe in config.yaml"
 
 test: $(STAMP)
