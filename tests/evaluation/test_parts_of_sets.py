@@ -42,6 +42,16 @@ def test_several_processes_give_what_one_gives(small, started):
     assert len(started) == 1, "one pool serves all metrics"
 
 
+def test_parts_larger_than_a_connection_holds_do_not_stop_it(monkeypatch):
+    monkeypatch.setattr(parts_of_sets, "LARGE", 100)
+    samples = [Sample(f"{row} " + "word " * 40, "word " * 40) for row in range(5000)] * 4
+    spec = {"name": "wer"}
+    metric = METRICS.build(spec, language="en")
+    with Workers(2) as workers:
+        found = workers.statistics(spec, metric, samples)
+    assert found[:, 1].sum() == len(samples) == len(found)
+
+
 def test_one_core_and_small_sets_start_no_process(small, started):
     spec = {"name": "wer"}
     metric = METRICS.build(spec, language="en")
