@@ -6,7 +6,7 @@ import json
 import pytest
 
 from speechllm.errors import UserError
-from speechllm.predictions import Prediction, read_predictions, write_predictions
+from speechllm.predictions import Prediction, from_line, read_predictions, to_line, write_predictions
 
 
 def prediction(row, **changes):
@@ -167,3 +167,12 @@ def test_broken_lines_are_named_with_file_and_row(path, line, message):
 def test_absent_file(tmp_path):
     with pytest.raises(UserError, match=r"none\.jsonl: the predictions cannot be read: No such file"):
         read_predictions(tmp_path / "none.jsonl")
+
+
+def test_a_line_by_itself():
+    """As a journal writes it; it ends with its only line feed."""
+    line = to_line(prediction(0, text="a\nb\u2028"))
+    assert line.count("\n") == 1
+    assert from_line(line.encode(), "here") == prediction(0, text="a\nb\u2028")
+    with pytest.raises(UserError, match="here: invalid JSON"):
+        from_line(line[:-5].encode(), "here")

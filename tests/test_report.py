@@ -49,6 +49,11 @@ def test_table_is_aligned_as_a_terminal_shows_it():
     assert lines[3] == "cafe\u0301   20"
 
 
+def test_numbers_keep_to_the_right_where_some_are_not_given():
+    lines = format_table([("a", 1.5), ("b", ""), ("c", 100.0)], ("name", "value")).split("\n")
+    assert lines[2:] == ["a       1.50", "b", "c     100.00"]
+
+
 def test_empty_table_has_its_head():
     assert format_table([], ("name", "value")) == "name  value\n----  -----"
 

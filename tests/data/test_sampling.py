@@ -134,3 +134,22 @@ def test_evaluation_begins_with_the_longest_and_keeps_what_is_too_long():
     draws = list(sampler)
     assert len(draws) == len(sampler)
     assert draws[0].rows == [durations_s.argmax()]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_without_rows_that_are_decoded(world_size):
+    durations_s = random_durations_s(60)
+    ranks = [
+        list(EvaluationSampler(durations_s, 40.0, 8, rank, world_size, without={0, 7, 59}))
+        for rank in range(world_size)
+    ]
+    assert sorted(row for rank in ranks for draw in rank for row in draw.rows) == sorted(set(range(60)) - {0, 7, 59})
+    assert len({len(rank) for rank in ranks}) == 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_of_nothing_has_a_batch_without_rows(world_size):
+    """Trainers skip what has no batches, and with it what comes after them."""
+    for rank in range(world_size):
+        (draw,) = EvaluationSampler(random_durations_s(5), 40.0, 8, rank, world_size, without=range(5))
+        assert draw.rows == draw.speeds == []
