@@ -67,7 +67,7 @@ class Workers:
             self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
             self._pool = self._open.enter_context(WorkerPool(part_statistics, self._workers))
         jobs = self._write(spec, metric.language, samples)
-        parts = []
+        parts: list[NDArray[np.float64]] = []
         for (_, _, file), result in self._pool.map(jobs):
             start = len(parts) * PART
             parts.append(
