@@ -47,14 +47,16 @@ function scoreCells(row, system, page, state) {
   if (!figure) return cells;
   const { counted, name } = page.head.measures[measure];
   cells[0].append(element("b", { title: name }, formatValue(figure.value, page.head.measures[measure])));
-  cells[1].append(counted ? element("span", { className: "note", title: "errors / units" }, `${figure.part}/${figure.whole}`) : "");
+  const made = element("span", { className: "note", title: "errors / units" }, `${figure.part}/${figure.whole}`);
+  cells[1].append(counted ? made : "");
   const gain = gainOf(row, system, Number(state.baseline), state.measure, page.head.measures);
   cells[2].append(gainLabel(gain, page.head.measures[measure]));
   return cells;
 }
 
 function flagsOf(bits, page) {
-  return page.head.flags.filter((_, bit) => bits & (1 << bit)).map((name) => element("span", { className: "flag" }, name));
+  const names = page.head.flags.filter((_, bit) => bits & (1 << bit));
+  return names.map((name) => element("span", { className: "flag" }, name));
 }
 
 /** Return the cells of a line: who, what, and how good. */
@@ -74,10 +76,16 @@ function plainLine(label, language, text) {
   return [element("div", { className: "name given" }, label), textOf(language, shown)];
 }
 
+/** Return the language of a transcript, or the pair of a translation; codes such as `zh-CN` hold a hyphen too. */
+function pairOf({ text, source, language }) {
+  return text === "translation" ? `${source} → ${language}` : source;
+}
+
 /** Return the card of a row. */
 function drawRow(row, page, state) {
-  const { corpus, split, languages, task, text } = row.set;
-  const facts = [`${corpus} ${split}`, languages.replace("-", " → "), `${text} (${task})`, row.speaker, clock(row.duration)];
+  const { corpus, split, task, text } = row.set;
+  const kind = [`${corpus} ${split}`, pairOf(row.set), `${text} (${task})`];
+  const facts = [...kind, row.speaker, clock(row.duration)];
   const title = element("h2", { id: `row-${row.index}` }, row.id);
   const notes = facts.filter(Boolean).map((fact) => element("span", {}, fact));
   const head = element("div", { className: "head" }, title, ...notes, makePlayer(row));
@@ -85,7 +93,8 @@ function drawRow(row, page, state) {
   if (row.source) lines.append(...plainLine("source", row.set.source, row.source));
   const measure = page.head.measures[measureOf(row, state.measure)];
   const measured = row.set.text === measure?.text ? measure.name : "";
-  lines.append(...plainLine("reference", row.set.language, row.reference), element("div", { className: "score note" }, measured));
+  lines.append(...plainLine("reference", row.set.language, row.reference));
+  lines.append(element("div", { className: "score note" }, measured));
   page.head.systems.forEach((_, system) => lines.append(...systemLine(row, system, page, state)));
   const card = element("article", { tabIndex: -1 }, head, lines);
   card.dataset.index = row.index;
@@ -121,8 +130,10 @@ function drawSummary(table, rows, page, state) {
     const label = element("th", { scope: "row", title: name }, name);
     if (system === Number(state.baseline)) label.classList.add("baseline");
     const gains = system === Number(state.baseline) ? ["", ""] : countGains(rows, system, page, state);
-    return element("tr", {}, label, ...summaryCells(rows, system, page, present), ...gains.map((n) => element("td", {}, `${n}`)));
+    const counts = gains.map((count) => element("td", {}, `${count}`));
+    return element("tr", {}, label, ...summaryCells(rows, system, page, present), ...counts);
   });
   const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
-  table.replaceChildren(element("caption", {}, "Figures of all that is shown"), element("thead", {}, head), element("tbody", {}, ...lines));
+  const caption = element("caption", {}, "Figures of all that is shown");
+  table.replaceChildren(caption, element("thead", {}, head), element("tbody", {}, ...lines));
 }

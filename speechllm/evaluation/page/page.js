@@ -72,7 +72,8 @@ function drawPage() {
   const pages = Math.max(1, Math.ceil(shown.length / PAGE_ROWS));
   const number = first / PAGE_ROWS + 1;
   const cards = shown.slice(first, first + PAGE_ROWS).map((row) => drawRow(row, page, state));
-  byId("rows").replaceChildren(...(cards.length ? cards : [element("p", { className: "note" }, "No utterance is like this.")]));
+  if (!cards.length) cards.push(element("p", { className: "note" }, "No utterance is like this."));
+  byId("rows").replaceChildren(...cards);
   byId("count").textContent = `${shown.length.toLocaleString("en")} of ${page.rows.length.toLocaleString("en")} rows`;
   byId("pages").textContent = `page ${number} of ${pages}`;
   byId("previous").disabled = number === 1;
