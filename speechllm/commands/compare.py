@@ -135,7 +135,7 @@ def _arrange(
 
     from speechllm.evaluation.comparison.arrangement import arrange
     from speechllm.evaluation.comparison.figures import check_figures
-    from speechllm.evaluation.comparison.measured import all_figures, measure
+    from speechllm.evaluation.comparison.measured import all_figures, differing_signatures, measure
     from speechllm.evaluation.comparison.reading import check_common
     from speechllm.evaluation.comparison.table import figure_title
 
@@ -154,6 +154,7 @@ def _arrange(
     results = measure(scored, figures, baselines, how)
     table = arrange(results, publications, baselines, [item.key for item in scored])
     check_common(table)
+    table.notes += differing_signatures(results)
     table.signatures = list(dict.fromkeys((figure_title(r.figure), r.signature) for r in results))
     return table
 
@@ -197,9 +198,11 @@ def _write_pictures(
 
 def _write_page(out: Path, systems: "Sequence[System]", specs: "Sequence[dict[str, Any]]", baseline: str | None) -> str:
     """Write the page of utterances, and return its name within the folder."""
+    from speechllm.evaluation.comparison.figures import can_build
     from speechllm.evaluation.page.page import write_page
 
-    return write_page(out, systems, specs, baseline).relative_to(out).as_posix()
+    known = [spec for spec in specs if can_build(spec, systems)]
+    return write_page(out, systems, known, baseline).relative_to(out).as_posix()
 
 
 def _write(

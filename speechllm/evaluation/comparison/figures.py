@@ -37,7 +37,7 @@ def choose_metrics(
         for spec in chosen:
             METRICS.check(spec)
         return chosen, []
-    named = [(system, specs) for system in systems if (specs := _tested_with(system.run)) is not None]
+    named = [(system, specs) for system in systems if (specs := tested_with(system.run)) is not None]
     if not named:
         tasks = {task for system in systems for p in system.predictions for task in p.task.split("+")}
         names = TRANSCRIPT_METRICS if "asr" in tasks else ()
@@ -58,6 +58,26 @@ def choose_metrics(
     return common, left_out
 
 
+def tested_with(run: Mapping[str, Any]) -> list[Spec] | None:
+    """Return the metrics that a ``run.json`` was scored by, or those of its recipe; None where it names none."""
+    found: Any = run
+    for name in ("recipe", "model", "init_args", "metrics"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    found = run.get("metrics", found)
+    return [_spec(metric) for metric in found] if isinstance(found, list) else None
+
+
+def can_build(spec: Mapping[str, Any], systems: Sequence[System]) -> bool:
+    """Return whether a metric can be built on this machine for the languages of systems."""
+    languages = {code for s in systems for p in s.predictions for code in (p.source_language, p.target_language)}
+    try:
+        for language in languages:
+            METRICS.build(spec, language=language)
+    except UserError:
+        return False
+    return True
+
+
 def check_figures(figures: Sequence[str], available: Iterable[str]) -> None:
     """Check that each figure that was asked for can be shown.
 
@@ -72,15 +92,6 @@ def check_figures(figures: Sequence[str], available: Iterable[str]) -> None:
                 f"{', '.join(known)}. `--metrics` computes others."
             )
             raise UserError(msg)
-
-
-def _tested_with(run: Mapping[str, Any]) -> list[Spec] | None:
-    """Return the metrics that a ``run.json`` was scored by, or those of its recipe; None where it names none."""
-    found: Any = run
-    for name in ("recipe", "model", "init_args", "metrics"):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    found = run.get("metrics", found)
-    return [_spec(metric) for metric in found] if isinstance(found, list) else None
 
 
 def _spec(metric: str | Mapping[str, Any]) -> Spec:

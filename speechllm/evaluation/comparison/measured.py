@@ -6,24 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from speechllm.errors import UserError
+from speechllm.evaluation.comparison.kept_statistics import score_with_kept
 from speechllm.evaluation.comparison.results import Key, Result, full_name, is_significant
-from speechllm.evaluation.scoring import ScoredSet, score
+from speechllm.evaluation.scoring import ScoredSet
 from speechllm.evaluation.significance import Comparison, compare, confidence_intervals, resampling_units
 from speechllm.evaluation.systems import System
-from speechllm.evaluation.test_sets import TestSet, group_by_test_set, to_sample
-from speechllm.metrics.base import Metric
-from speechllm.registry import METRICS
+from speechllm.evaluation.test_sets import TestSet
 
 Column = tuple[str, str, str, str]
 """Corpus, split, languages and text."""
-
-
-SLOW = ("comet",)
-"""Metrics whose statistics are taken from the predictions where the same metric computed them."""
 
 
 @dataclass(frozen=True)
@@ -79,28 +71,28 @@ def score_systems(
     """
     found = [Scored(system) for system in systems]
     said: dict[str, list[str]] = {}
-    first_error = None
+    all_errors: list[UserError] = []
     for spec in specs:
-        failed = 0
+        errors: list[UserError] = []
         for scored in found:
             name = full_name(scored.key)
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    sets = _score(scored.system, spec)
+                    sets = score_with_kept(scored.system, spec)
             except UserError as error:
-                failed += 1
-                first_error = first_error or error
+                errors.append(error)
                 said.setdefault(f"{spec['name']} is left out: {error}", []).append(name)
                 continue
             for warning in caught:
                 said.setdefault(str(warning.message), []).append(name)
             columns = _columns([item.test_set for item in sets])
             scored.sets |= {(item.metric.figures[0].name, columns[item.test_set]): item for item in sets}
-        if first_error and failed == len(found) and strict:
-            raise first_error
-    if first_error and not any(scored.sets for scored in found):
-        raise first_error
+        if strict and len(errors) == len(found):
+            raise errors[0]
+        all_errors += errors
+    if all_errors and not any(scored.sets for scored in found):
+        raise all_errors[0]
     return found, [text if len(names) == len(found) else f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
@@ -128,6 +120,23 @@ def measure(
     return sorted(found, key=lambda result: order.index(result.figure))
 
 
+def differing_signatures(results: Sequence[Result]) -> list[str]:
+    """Return a sentence for each figure that was not computed alike for all systems on a test set."""
+    signatures: dict[str, dict[str, dict[Key, None]]] = {}
+    places: dict[tuple[str, ...], set[str]] = {}
+    for r in results:
+        places.setdefault((r.figure, r.corpus, r.split, r.languages, r.text), set()).add(r.signature)
+        signatures.setdefault(r.figure, {}).setdefault(r.signature, {})[r.system] = None
+    differing = dict.fromkeys(place[0] for place, found in places.items() if len(found) > 1)
+    return [
+        f"{figure} was not computed alike, so that differences may be those of programs: "
+        + "; ".join(
+            f"{signature} ({', '.join(map(full_name, keys))})" for signature, keys in signatures[figure].items()
+        )
+        for figure in differing
+    ]
+
+
 def all_figures(scored: Sequence[Scored]) -> list[str]:
     """Return the names of all figures that the metrics give, main figures first."""
     metrics = [item.metric for system in scored for item in system.sets.values()]
@@ -138,50 +147,6 @@ def all_figures(scored: Sequence[Scored]) -> list[str]:
 def units_of(system: System, item: ScoredSet, by: str) -> list[str] | None:
     """Return what each utterance of a test set is resampled with; None where each is its own."""
     return None if by == "utterance" else resampling_units(system.predictions, item.places.tolist(), by)
-
-
-def _score(system: System, spec: Mapping[str, Any]) -> list[ScoredSet]:
-    if spec["name"] not in SLOW:
-        return score(system.predictions, [spec])
-    groups = group_by_test_set(system.predictions, METRICS.get(spec["name"]).scores)
-    found = []
-    for test_set, places in groups.items():
-        metric = METRICS.build(spec, language=test_set.language)
-        statistics = _kept(system, metric, test_set, places)
-        if statistics is None:
-            return score(system.predictions, [spec])
-        found.append(ScoredSet(test_set, metric, np.array(places), statistics))
-    return found
-
-
-def _kept(system: System, metric: Metric, test_set: TestSet, places: Sequence[int]) -> NDArray[np.float64] | None:
-    """Return the statistics that the predictions carry, if ``run.json`` says that this very metric computed them."""
-    main = metric.figures[0].name
-    wanted = {
-        "figure": main,
-        "kind": "test set",
-        "signature": metric.signature(),
-        **{name: getattr(test_set, name) for name in ("corpus", "split", "task", "text")},
-        **{name: getattr(test_set, name) for name in ("source_language", "target_language")},
-    }
-    entries = system.run.get("scores")
-    if not metric.kept or not isinstance(entries, list) or not any(_says(entry, wanted) for entry in entries):
-        return None
-    name = main + (f"_{test_set.text}" if len(metric.scores) > 1 else "")
-    statistics = np.zeros((len(places), len(metric.columns)))
-    for row, place in enumerate(places):
-        kept = system.predictions[place].statistics.get(name)
-        if kept is not None:
-            if set(kept) != set(metric.columns):
-                return None
-            statistics[row] = [kept[column] for column in metric.columns]
-        elif metric.scored(metric.statistics([to_sample(system.predictions[place], test_set.text)])).any():
-            return None
-    return statistics
-
-
-def _says(entry: object, wanted: Mapping[str, Any]) -> bool:
-    return isinstance(entry, Mapping) and all(entry.get(name) == value for name, value in wanted.items())
 
 
 def _columns(test_sets: Sequence[TestSet]) -> dict[TestSet, Column]:

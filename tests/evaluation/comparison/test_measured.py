@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from speechllm.errors import UserError
-from speechllm.evaluation.comparison.figures import check_figures, choose_metrics
-from speechllm.evaluation.comparison.measured import Resampling, all_figures, measure, score_systems
+from speechllm.evaluation.comparison.figures import can_build, check_figures, choose_metrics
+from speechllm.evaluation.comparison.measured import (
+    Resampling,
+    all_figures,
+    differing_signatures,
+    measure,
+    score_systems,
+)
 from speechllm.evaluation.significance import compare
 from speechllm.evaluation.systems import System
 from speechllm.metrics.base import Figure, Metric
@@ -159,7 +165,7 @@ class Slow(Metric):
 
 def test_statistics_of_slow_metrics_come_from_the_predictions(monkeypatch):
     monkeypatch.setitem(METRICS._parts, "slow", Slow)
-    monkeypatch.setattr("speechllm.evaluation.comparison.measured.SLOW", ("slow",))
+    monkeypatch.setattr("speechllm.evaluation.comparison.kept_statistics.SLOW", ("slow",))
     kept = [predicted(row, statistics={"slow": {"score": float(row), "scored": 1.0}}) for row in range(4)]
     kept.append(predicted(4, reference_transcript=""))
     entry = {
@@ -180,3 +186,68 @@ def test_statistics_of_slow_metrics_come_from_the_predictions(monkeypatch):
             run = System("a", [dataclasses.replace(p, statistics={}) for p in kept], "", run.run, "")
         with pytest.raises(AssertionError, match="this was known"):
             score_systems([run], [stale])
+
+
+SIGNATURE = "comet|model:Unbabel/wmt22-comet-da|weights:0"
+
+
+def elsewhere(name, score, signature=SIGNATURE, **spec):
+    """Return a run that was scored by COMET on a machine that has its checkpoint."""
+    kept = {"comet": {"score": score, "scored": 1.0, "empty_source": 0.0}}
+    entry = {
+        "figure": "comet",
+        "kind": "test set",
+        "corpus": "fake",
+        "split": "test",
+        "task": "st",
+        "text": "translation",
+    }
+    entry |= {"source_language": "en", "target_language": "de", "signature": signature}
+    predictions = [translated(row, statistics=kept) for row in range(4)]
+    return System(name, predictions, "", {"scores": [entry], "metrics": [{"name": "comet", **spec}, "bleu"]}, "")
+
+
+@pytest.fixture
+def no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_comet_of_another_machine_is_taken_as_recorded(no_checkpoint):
+    spec = {"name": "comet", "model": "/nowhere/model"}
+    systems = [elsewhere("a", 0.8, model="/nowhere/model"), elsewhere("b", 0.7, model="/nowhere/model")]
+    assert choose_metrics(systems)[0] == [spec, {"name": "bleu"}]
+    scored, notes = score_systems(systems, [spec])
+    baselines = {("", "a"): None, ("", "b"): ("", "a")}
+    first, second = measure(scored, None, baselines, Resampling(samples=50))
+    assert (first.figure, first.value, first.signature, second.value) == ("comet", 80.0, SIGNATURE, pytest.approx(70.0))
+    assert second.significant
+    assert notes == []
+    assert differing_signatures([first, second]) == []
+
+
+def test_comet_is_left_out_where_it_was_not_recorded(no_checkpoint):
+    spec = {"name": "comet", "model": "/nowhere/model"}
+    systems = [elsewhere("a", 0.8, model="/nowhere/model"), elsewhere("b", 0.7, model="/nowhere/other")]
+    scored, notes = score_systems(systems, [spec])
+    assert [len(item.sets) for item in scored] == [1, 0]
+    assert notes[0].startswith("b: comet is left out: ")
+    assert "/nowhere/model" in notes[0]
+    systems[0].predictions[1] = dataclasses.replace(systems[0].predictions[1], statistics={})
+    with pytest.raises(UserError):
+        score_systems(systems, [spec])
+    assert not can_build(spec, systems)
+    assert can_build({"name": "bleu"}, systems)
+
+
+def test_figures_that_were_not_computed_alike_are_pointed_out(no_checkpoint):
+    spec = {"name": "comet", "model": "/nowhere/model"}
+    systems = [
+        elsewhere("a", 0.8, model="/nowhere/model"),
+        elsewhere("b", 0.7, "comet|weights:1", model="/nowhere/model"),
+    ]
+    scored, _ = score_systems(systems, [spec])
+    assert differing_signatures(measure(scored, None, {}, Resampling(samples=9))) == [
+        "comet was not computed alike, so that differences may be those of programs: "
+        f"{SIGNATURE} (a); comet|weights:1 (b)"
+    ]
