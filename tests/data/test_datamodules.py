@@ -202,6 +202,31 @@ def test_ranks_share_training_and_test_rows_out(must_c):
     assert sorted(chain(*tested[0], *tested[1])) == list(range(10))
 
 
+def test_rows_that_are_decoded_are_left_out_of_tests_alone(must_c):
+    datamodule = prepared(must_c)
+    datamodule.decoded = {0, 3}
+    for dataloader in (datamodule.test_dataloader, datamodule.predict_dataloader):
+        assert sorted(row for batch in dataloader() for row in batch.rows) == [1, 2, 4]
+    assert 0 in [row for batch in datamodule.val_dataloader() for row in batch.rows]
+    datamodule.decoded = range(5)
+    (batch,) = datamodule.test_dataloader()
+    assert (len(batch), batch.audio.shape) == (0, (0, 0))
+
+
+def test_fingerprint_of_what_is_tested_on(must_c):
+    mark = prepared(must_c).test_fingerprint()
+    assert prepared(must_c, max_utterances=1, seed=7).test_fingerprint() == mark
+    for options in ({"tasks": ["asr", "st"]}, {"targets": ["fr"]}, {"test_noise_snr": 5.0}):
+        assert prepared(must_c, **options).test_fingerprint() != mark
+
+
+def test_kinds_of_utterances(must_c, tmp_path):
+    datamodule = mixture(must_c, tmp_path)
+    datamodule.prepare_data()
+    assert ("must_c.tst-COMMON", "st", "en", "de") in datamodule.eval_kinds("test")
+    assert {(task, target) for _, task, _, target in datamodule.eval_kinds("dev")} >= {("asr", "en"), ("st", "de")}
+
+
 def test_trainer_that_would_replace_the_sampler(must_c):
     datamodule = attach(prepared(must_c), 0, 2, use_distributed_sampler=True)
     for dataloader in (datamodule.train_dataloader, datamodule.test_dataloader):
