@@ -8,7 +8,7 @@ from speechllm.audio_levels import measure_packed
 
 
 def work(job):
-    """Do what a job says: ``square 3``, ``sleep 0.1``, ``reverse TEXT``, ``crash``, ``once FILE``, ``exit 3``, ``raise``."""
+    """Do what a job says: ``square 3``, ``sleep 0.1``, ``reverse TEXT``, ``crash``, ``once FILE``, ``exit 3``, …."""
     what, *rest = job.split(" ", 1)
     if what == "square":
         return int(rest[0]) ** 2
