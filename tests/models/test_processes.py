@@ -1,0 +1,42 @@
+"""A single process among itself; two are in test_tested_runs.py."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from speechllm.errors import UserError
+from speechllm.models.processes import Processes
+
+
+def fail(error):
+    raise error
+
+
+def test_a_single_process():
+    processes = Processes(SimpleNamespace(global_rank=0, world_size=1))
+    assert processes.is_first
+    assert processes.gather("own") == ["own"]
+    assert processes.on_first(lambda: 3) == 3
+    with pytest.raises(UserError, match="no reference"):
+        processes.on_first(lambda: fail(UserError("no reference")))
+    with pytest.raises(ZeroDivisionError):
+        processes.on_first(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        ([None, (True, "no reference")], UserError, "^no reference$"),
+        ([None, (False, "boom")], RuntimeError, "failed: boom"),
+    ],
+)
+def test_the_others_raise_what_the_first_one_sends(answer, kind, message, monkeypatch):
+    processes = Processes(SimpleNamespace(global_rank=1, world_size=2))
+    monkeypatch.setattr(Processes, "_patient_group", lambda self: None)
+
+    def receive(given, src, group):
+        given[:] = answer
+
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", receive)
+    with pytest.raises(kind, match=message):
+        processes.on_first(lambda: pytest.fail("only the first one works"))
