@@ -18,6 +18,9 @@ import speechllm.data.doctor
 import speechllm.data.reading
 import speechllm.decoders
 import speechllm.encoders
+import speechllm.evaluation
+import speechllm.evaluation.comparison
+import speechllm.evaluation.page
 import speechllm.fusions
 import speechllm.metrics
 import speechllm.models
@@ -26,15 +29,18 @@ from speechllm.commands.prepare import corpora, corpus_options
 from speechllm.commands.zoo import as_yaml, catalogue, part_options, registries
 from speechllm.data.doctor.rules import REASONS, Thresholds
 from speechllm.data.reading.text import CLEANERS
-from speechllm.registry import METRICS, Registry
+from speechllm.registry import Registry
 
-REGISTRIES = registries() | {"metrics": METRICS}
+REGISTRIES = registries()
 PACKAGES = (
     speechllm.encoders,
     speechllm.fusions,
     speechllm.adapters,
     speechllm.decoders,
     speechllm.metrics,
+    speechllm.evaluation,
+    speechllm.evaluation.comparison,
+    speechllm.evaluation.page,
     speechllm.models,
     speechllm.data,
     speechllm.data.corpora,

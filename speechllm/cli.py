@@ -24,7 +24,7 @@ OTHER_COMMANDS = {
     "merge": "merge the LoRA of a trained model's LLM into its weights",
     "comet-env": "make the environment in which the metric comet runs unbabel-comet",
     "inspect": "draw what the adapter of a trained model does with an utterance",
-    "zoo": "list encoders, fusions, adapters, decoders, prompts and recipes, or describe one",
+    "zoo": "list encoders, fusions, adapters, decoders, metrics, prompts and recipes, or describe one",
 }
 COMMANDS = TRAINER_COMMANDS | OTHER_COMMANDS
 

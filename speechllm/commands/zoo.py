@@ -1,4 +1,4 @@
-"""``speechllm zoo``: the catalogue of parts, prompt styles and recipes."""
+"""``speechllm zoo``: the catalogue of parts, metrics, prompt styles and recipes."""
 
 import inspect
 import json
@@ -32,11 +32,11 @@ class Option:
 
 
 def zoo(name: str | None = None, copy: str | None = None, out: Path | None = None) -> None:
-    """List encoders, fusions, adapters, decoders, prompt styles and recipes, or describe one of them.
+    """List encoders, fusions, adapters, decoders, metrics, prompt styles and recipes, or describe one of them.
 
     Args:
-        name: A kind (encoders, fusions, adapters, decoders, prompts, recipes) to list, or the name of a part or recipe
-            to describe with its options, defaults and figures; everything is listed where not given.
+        name: A kind (encoders, fusions, adapters, decoders, metrics, prompts, recipes) to list, or the name of a part
+            or recipe to describe with its options, defaults and figures; everything is listed where not given.
         copy: Recipe to write out as a file of your own to edit.
         out: File or folder that the copy is written to; <name>.yaml where not given.
 
@@ -103,14 +103,21 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def registries() -> dict[str, Any]:
-    """Return the registries of what stands between audio and text, by kind, with all parts registered."""
+    """Return the registries of what stands between audio and text, and of metrics, by kind, with all registered."""
     import speechllm.adapters
     import speechllm.decoders
     import speechllm.encoders
-    import speechllm.fusions  # noqa: F401  # the four imports register the parts
-    from speechllm.registry import ADAPTERS, DECODERS, ENCODERS, FUSIONS
+    import speechllm.fusions
+    import speechllm.metrics  # noqa: F401  # the five imports register the parts
+    from speechllm.registry import ADAPTERS, DECODERS, ENCODERS, FUSIONS, METRICS
 
-    return {"encoders": ENCODERS, "fusions": FUSIONS, "adapters": ADAPTERS, "decoders": DECODERS}
+    return {
+        "encoders": ENCODERS,
+        "fusions": FUSIONS,
+        "adapters": ADAPTERS,
+        "decoders": DECODERS,
+        "metrics": METRICS,
+    }
 
 
 def part_options(registry: Any, name: str) -> list[Option]:
@@ -164,7 +171,7 @@ def _description(kind: str, name: str) -> str:
     documentation = parse(registry.get(name).__doc__ or "")
     head = f"{registry.kind} {name}: {_plain(documentation.short_description)}"
     blocks = [head, _fill(documentation.long_description or ""), *_describe_options(registry, name)]
-    blocks += _describe_figures(kind, name)
+    blocks += _describe_figures(kind, name) if kind != "metrics" else ()
     return "\n\n".join(block for block in blocks if block)
 
 

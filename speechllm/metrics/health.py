@@ -31,11 +31,16 @@ class Health(Metric):
     case and without punctuation. Where reference and source are empty nothing was said.
 
     - ``empty_rate``: nothing was written, of the utterances in which something was said;
+
     - ``repetition_loop_rate``: one to ten units stand at least five times in a row, and do not in the reference;
+
     - ``hit_limit_rate``: decoding was cut off at the limit of new tokens;
+
     - ``length_ratio``: units of all hypotheses over those of all references, where there is one; near 1 is good;
+
     - ``copy_rate``: the translation is nearly the source text (a similarity of 0.8), and the reference is not, of the
       utterances that have a source text;
+
     - ``hallucination_rate_on_silence``: something was written, of the utterances in which nothing was said.
 
     Args:

@@ -15,7 +15,9 @@ class Speed(Metric):
     """Time that decoding takes, on one process: N processes are N times as fast as the figures say.
 
     - ``real_time_factor``: seconds of decoding per second of audio; below 1 is faster than speech;
+
     - ``tokens_per_second`` and ``utterances_per_second``: what a second of decoding brings, at the test's batch size;
+
     - ``time_to_first_token_s``: time from the audio to the first token of the batch, the mean over utterances where it
       was measured.
 

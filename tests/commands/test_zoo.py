@@ -63,6 +63,16 @@ def test_describes_a_part_with_every_option(capsys):
     assert "`" not in text.split("at the sizes")[0]
 
 
+def test_describes_a_metric(capsys):
+    names = [line.split()[0] for line in printed(capsys, "metrics").splitlines()[1:]]
+    assert {"wer", "mer", "bleu", "comet", "health", "speed"} <= set(names)
+    text = printed(capsys, "mer")
+    assert text.startswith("metric mer: Mixed error rate in percent")
+    assert "\n  normalizer: none\n" in text
+    assert "language:" not in text, "the program passes it"
+    assert "real_time_factor" in printed(capsys, "speed")
+
+
 def test_a_name_of_two_kinds_describes_both(capsys):
     text = printed(capsys, "parallel")
     assert "encoder parallel: " in text

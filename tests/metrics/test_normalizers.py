@@ -1,11 +1,13 @@
 """Normalizers before error counting."""
 
+import inspect
 from importlib.metadata import version
 
 import jiwer
 import pytest
 
 from speechllm.errors import UserError
+from speechllm.metrics.error_rate import ErrorRate
 from speechllm.metrics.normalizers import NORMALIZERS, get_normalizer, lower_nopunct, nfkc_nopunct
 
 LANGUAGES = ("en", "fr", "ja", "ko-KR", "th", "hi")
@@ -81,6 +83,11 @@ def test_signatures_name_the_normalizer_in_one_word(name):
 def test_whisper_says_which_rules():
     assert get_normalizer("whisper", "en-GB").signature.startswith("whisper_english|")
     assert get_normalizer("whisper", "de").signature.startswith("whisper_basic|")
+
+
+def test_the_option_lists_every_normalizer():
+    documentation = inspect.getdoc(ErrorRate).partition("normalizer:")[2]
+    assert [name for name in NORMALIZERS if f"``{name}``" not in documentation] == []
 
 
 def test_unknown_normalizer_gets_the_near_match():
