@@ -33,7 +33,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|array|collections|enum|fractions|inspect|os|pathlib)(\..*)?"),
     (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|soundfile|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
-    (r"py:.*", r"(speechllm\.registry\.)?(T|Spec)|Audio|Figure|MonoCut|(speechllm\..*\.)?(Item|Job|Result)"),
+    (
+        r"py:.*",
+        r"(speechllm\..*\.)?T|(speechllm\.registry\.)?Spec|Audio|Figure|MonoCut|(speechllm\..*\.)?(Item|Job|Result)",
+    ),
     # Private names and constants without a docstring: docstrings may mention them, the reference does not list them.
     (r"py:.*", r"(.*\.)?_\w+"),
     (r"py:data", r"[A-Z_]+"),
