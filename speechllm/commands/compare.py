@@ -155,6 +155,7 @@ def _arrange(
     table = arrange(results, publications, baselines, [item.key for item in scored])
     check_common(table)
     table.notes += differing_signatures(results)
+    table.test = str(how) if any(r.comparison for r in results) else ""
     table.signatures = list(dict.fromkeys((figure_title(r.figure), r.signature) for r in results))
     return table
 

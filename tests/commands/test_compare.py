@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from speechllm.cli import main
+from speechllm.commands.zoo_figures import compression
 from speechllm.predictions import write_predictions
 from tests.evaluation.predicted import translated
 
@@ -97,6 +98,7 @@ def test_runs_are_compared_and_differences_tested(runs, capsys):
     files = ["by_duration_bleu.png", "compare.csv", "compare.html", "compare.md", "compare.tex", "comparison.json"]
     assert names == [*files, "quality_compression.png", "quality_cost.png", "utterances.html"]
     assert folder.joinpath("compare.md").read_text(encoding="utf-8") in out
+    assert "(p ≥ 0.05; paired bootstrap, 300 samples of utterances)" in out
     assert "| system |" in out, "no column for groups that there are not"
 
     with folder.joinpath("compare.csv").open(encoding="utf-8") as file:
@@ -263,3 +265,22 @@ def test_a_broken_run_is_reported_and_not_taken_for_hypotheses(runs, capsys):
     shutil.copytree("runs/base", "runs/broken")
     Path("runs/broken/test/run.json").write_text("{")
     assert "runs/broken/test/run.json: not valid JSON" in refused(capsys, "runs/base", "runs/broken")
+
+
+def test_compression_is_known_where_length_alone_decides():
+    assert compression({**PARTS, "adapter": {"name": "conv"}}) == pytest.approx(4.0, abs=0.01)
+    assert compression({**PARTS, "adapter": {"name": "cif"}}) is None
+    elsewhere = {"name": "whisper", "pretrained": "somebody/whisper-tuned"}
+    assert compression({**PARTS, "encoder": elsewhere, "adapter": {"name": "conv"}}) is None
+    random_weights = {
+        "encoder": {"name": "whisper", "pretrained": None, "config": {"d_model": 16, "encoder_attention_heads": 2}},
+        "adapter": {"name": "conv", "dim": 16, "heads": 2, "layers": 2},
+        "decoder": {"name": "causal_lm", "config": {"model_type": "llama", "hidden_size": 16}},
+    }
+    assert compression(random_weights) == pytest.approx(4.0, abs=0.01)
+
+
+def test_a_recipe_of_another_version_has_no_compression_but_says_so(runs, capsys):
+    write_run("new", 0.2, 6, adapter="adapter_of_tomorrow")
+    out = compare(capsys, "runs/base", "runs/new", "--samples", "9", "--page", "false")
+    assert "The compression of 'new' is not known: Unknown adapter 'adapter_of_tomorrow'." in out

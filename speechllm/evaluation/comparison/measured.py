@@ -34,6 +34,12 @@ class Resampling:
     seed: int = 12345
     test: Literal["bootstrap", "randomization"] = "bootstrap"
 
+    def __str__(self) -> str:
+        """Return what a caption says: ``paired bootstrap, 1,000 samples of utterances``."""
+        if self.test == "bootstrap":
+            return f"paired bootstrap, {self.samples:,} samples of {self.by}s"
+        return f"approximate randomization, {self.samples:,} exchanges of {self.by}s"
+
 
 @dataclass
 class Scored:

@@ -22,7 +22,6 @@ class Block:
         unit: Unit of its values.
         higher_is_better: Its direction; None where neither is better.
         columns: Languages, and ``avg`` where there are several.
-        languages: The columns without the average.
     """
 
     place: Place
@@ -90,6 +89,7 @@ class Table:
         notes: What a reader must know: averages that do not fit, what was left out, what was not tested.
         baselines: By system, the one that it is compared with.
         signatures: Title and signature of each figure that was measured.
+        test: How differences were tested; empty where publications say.
     """
 
     blocks: list[Block]
@@ -97,6 +97,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     baselines: dict[Key, Key | None] = field(default_factory=dict)
     signatures: list[tuple[str, str]] = field(default_factory=list)
+    test: str = ""
 
     @property
     def groups(self) -> list[list[Row]]:
@@ -114,7 +115,8 @@ class Table:
         if any(cell.best_of_group for cell in cells):
             lines.append("Underlined: best of a group.")
         if any(cell.insignificant for cell in cells):
-            lines.append("*: the difference to the baseline of the group is not significant (p ≥ 0.05).")
+            test = f"; {self.test}" if self.test else ""
+            lines.append(f"*: the difference to the baseline is not significant (p ≥ 0.05{test}).")
         if any(cell.doubtful for cell in cells):
             lines.append("†: printed so, but the row gives another average.")
         if any(block.columns[-1] == AVERAGE for block in self.blocks):

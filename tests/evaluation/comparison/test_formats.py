@@ -66,6 +66,7 @@ def table():
     baselines = {("G", "base"): None, ("G", NASTY): ("G", "base"), ("日本", "系統"): None}
     table = arrange(results, baselines=baselines)
     table.signatures = [("WER", "wer|norm:none")]
+    table.test = "by hand"
     table.notes.append("A note on <x> & y_z.")
     return table
 
@@ -79,7 +80,7 @@ def test_markdown_has_a_row_a_system_and_columns_that_align(table):
     assert cells[3][1] == r'a\_b & 50 % of \<i\>"x"\</i\> \| \*{~^\\#$}\*'
     assert cells[3][2] == r"**<u>12.00</u>**\*"
     assert cells[4] == ["日本", "系統", "–", "7.00", "–"]
-    assert r"- \*: the difference to the baseline of the group is not significant (p ≥ 0.05)." in lines
+    assert r"- \*: the difference to the baseline is not significant (p ≥ 0.05; by hand)." in lines
     assert "- WER: `wer|norm:none`" in lines
     assert r"- A note on \<x\> & y\_z." in lines
 
