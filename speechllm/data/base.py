@@ -24,6 +24,7 @@ from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.data.shard_plan import ShardPlan
 from speechllm.errors import UserError
+from speechllm.talk_references import TalkReference
 
 
 @dataclass
@@ -121,6 +122,10 @@ class SpeechDataModule(LightningDataModule):
     @abstractmethod
     def eval_rows(self, kind: str) -> Rows:
         """Return the rows of ``"dev"`` or ``"test"`` in the order of the corpus."""
+
+    def talk_references(self) -> list[TalkReference]:
+        """Return the references that hypotheses of test segments are aligned with; none where each has its own."""
+        return []
 
     def setup(self, stage: str) -> None:
         """Look up the rows that a stage needs, before a model is loaded.

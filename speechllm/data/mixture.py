@@ -9,6 +9,7 @@ from speechllm.data.base import SpeechDataModule, TrainingRows
 from speechllm.data.epoch_plan import Part
 from speechllm.data.rows import JoinedRows, Rows
 from speechllm.errors import UserError
+from speechllm.talk_references import TalkReference
 
 STRETCH_ROWS = 500
 """Rows that are taken together of a part without shards, where another part has some."""
@@ -60,6 +61,10 @@ class MixtureDataModule(SpeechDataModule):
         """Prepare every part."""
         for part in [*self.parts, *self.test_parts]:
             part.prepare_data()
+
+    def talk_references(self) -> list[TalkReference]:
+        """Return the references of the parts whose segments have none of their own."""
+        return [reference for part in [*self.parts, *self.test_parts] for reference in part.talk_references()]
 
     def train_rows(self) -> TrainingRows:
         """Return the training rows of the parts, one part after the other, with their weights."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from speechllm.errors import UserError
@@ -40,7 +40,7 @@ class Alignment:
 
 
 def realign(predictions: Sequence[Prediction], references: Sequence[TalkReference]) -> list[Prediction]:
-    """Return predictions for the segments of the references, in their order.
+    """Return predictions for the segments of the references, in their order, after those that have a reference.
 
     Durations, times and numbers of tokens are those of segments that are no more, and are zero. A text whose references
     were not published, transcript or translation, is left out with its task.
@@ -52,18 +52,18 @@ def realign(predictions: Sequence[Prediction], references: Sequence[TalkReferenc
     Raises:
         UserError: If a talk has no references or was not decoded, neither text has references, or mweralign is absent.
     """
+    found = [p for p in predictions if p.reference_transcript or p.reference_translation]
     talks: dict[Talk, list[Prediction]] = {}
-    for p in predictions:
+    for p in (p for p in predictions if not (p.reference_transcript or p.reference_translation)):
         talks.setdefault((p.corpus, Path(p.recording).stem, p.target_language), []).append(p)
     expected: dict[tuple[str, str], list[TalkReference]] = {}
     for reference in references:
         expected.setdefault((reference.talk, reference.target), []).append(reference)
     _check_talks(talks, expected)
-    found = []
     for target in dict.fromkeys(target for _, _, target in talks):
         group = {talk: sorted(said, key=lambda p: p.offset_s) for talk, said in talks.items() if talk[2] == target}
         found += _realign_group(group, expected)
-    return [_at_row(prediction, row) for row, prediction in enumerate(found)]
+    return [replace(prediction, row=row) for row, prediction in enumerate(found)]
 
 
 def cut_like(alignment: Alignment) -> list[list[str]]:
@@ -144,11 +144,6 @@ def _prediction(first: Prediction, reference: TalkReference, cuts: dict[str, str
         speaker=first.speaker,
         recording=first.recording,
     )
-
-
-def _at_row(prediction: Prediction, row: int) -> Prediction:
-    prediction.row = row
-    return prediction
 
 
 def _run_mweralign(alignment: Alignment, texts: Sequence[str]) -> list[str]:

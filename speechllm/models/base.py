@@ -33,6 +33,7 @@ from speechllm.models.validation import (
 )
 from speechllm.predictions import Prediction
 from speechllm.registry import METRICS
+from speechllm.talk_references import TalkReference
 
 MAX_SKIPPED_STEPS = 20
 """Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
@@ -287,7 +288,9 @@ class SpeechToText(LightningModule):
             UserError: If a metric cannot score them; what was decoded is kept for the next test.
         """
         origin = describe_run(self.trainer, self.origin, self.decoding_options)
-        values = write_test(self._run, self._processes, results_folder(self.trainer, "test"), self.metric_specs, origin)
+        folder = results_folder(self.trainer, "test")
+        talks: list[TalkReference] = getattr(getattr(self.trainer, "datamodule", None), "talk_references", list)()
+        values = write_test(self._run, self._processes, folder, self.metric_specs, origin, talks)
         self.log_dict({f"test_{name}": value for name, value in values.items()})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:

@@ -8,12 +8,18 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from speechllm.evaluation.long_form import realign
 from speechllm.evaluation.run_record import Run
 from speechllm.evaluation.scoring import by_test_set, summarize
 from speechllm.evaluation.test_folder import PREDICTIONS_FILE, write_test_folder
 from speechllm.models.decoding_run import DecodingRun, describe_checkpoint
 from speechllm.models.processes import Processes
 from speechllm.predictions import write_predictions
+from speechllm.registry import METRICS
+from speechllm.talk_references import TalkReference
+
+SEGMENTS_FILE = "segments.jsonl"
+"""What was decoded of talks, where other segments are scored."""
 
 
 def results_folder(trainer: Trainer, stage: str) -> Path:
@@ -23,7 +29,12 @@ def results_folder(trainer: Trainer, stage: str) -> Path:
 
 
 def write_test(
-    run: DecodingRun, processes: Processes, folder: Path, specs: Sequence[Mapping[str, Any]], origin: Run
+    run: DecodingRun,
+    processes: Processes,
+    folder: Path,
+    specs: Sequence[Mapping[str, Any]],
+    origin: Run,
+    talk_references: Sequence[TalkReference] = (),
 ) -> dict[str, float]:
     """Score every utterance of a test once, write and print the results, and return the figures for logs.
 
@@ -35,6 +46,8 @@ def write_test(
         folder: Folder of the results.
         specs: Metric specs.
         origin: How the predictions came about, as far as it was known before.
+        talk_references: References of whole talks, where the test set is in segments of its own. What was decoded
+            goes to ``segments.jsonl``, and the segments of the references are scored, of which no speed is known.
 
     Raises:
         UserError: If a metric cannot score them; on all processes. What was decoded is kept for the next test.
@@ -43,7 +56,12 @@ def write_test(
 
     def work() -> dict[str, float]:
         record = replace(origin, processes=processes.count, wall_s=round(wall_s, 3), taken_over=run.taken_over)
-        results = write_test_folder(folder, predictions, specs, record)
+        scored, fit = predictions, specs
+        if talk_references:
+            write_predictions(folder / SEGMENTS_FILE, predictions)
+            scored = realign(predictions, talk_references)
+            fit = [spec for spec in specs if METRICS.get(spec["name"]).scores != ("answer",)]
+        results = write_test_folder(folder, scored, fit, record)
         run.forget()
         print(f"\n{results.report}\n\nResults: {folder}")
         return {**by_test_set(results.scored_sets), **summarize(results.scored_sets)}

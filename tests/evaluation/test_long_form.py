@@ -54,10 +54,9 @@ def segments():
         ("a.wav", 5.0, "kommt ein zweiter. und Schluss"),
         ("a.wav", 0.0, "Der erste Satz ist kurz. Dann"),
     ]
+    untold = {"reference_transcript": "", "reference_translation": ""}
     return [
-        translated(
-            row, hypothesis_translation=text, recording=f"/talks/{name}", offset_s=offset_s, reference_translation=""
-        )
+        translated(row, hypothesis_translation=text, recording=f"/talks/{name}", offset_s=offset_s, **untold)
         for row, (name, offset_s, text) in enumerate(rows)
     ]
 
@@ -84,6 +83,13 @@ def test_talks_are_realigned_in_the_order_of_their_segments():
     assert {(p.task, p.corpus, p.duration_s) for p in found} == {("st", "fake", 0.0)}
     (scored,) = score(found, [{"name": "bleu"}])
     assert 40 < scored.scores()[0].value < 80
+
+
+def test_utterances_with_a_reference_of_their_own_stay():
+    other = translated(7, corpus="other")
+    found = realign([other, *segments()], references())
+    assert [p.corpus for p in found] == ["other"] + ["fake"] * 5
+    assert found[0] == dataclasses.replace(other, row=0)
 
 
 def test_a_text_without_references_is_left_out_with_its_task():
