@@ -203,6 +203,7 @@ PAGES_WITH_CODE = {
     "add_adapter": ["tests/adapters/test_adapters.py", "tests/test_invariance.py", "-k", "mean_pool"],
     "add_corpus": ["tests/data/corpora/test_contract.py", "-k", "my_corpus"],
     "add_encoder": ["tests/encoders/test_encoders.py", "tests/test_invariance.py", "-k", "windows"],
+    "add_metric": ["tests/metrics/test_metrics.py", "-k", "exact"],
     "augment_and_test_noise": [],
     "compare_systems": [],
     "browse_utterances": [],
@@ -266,6 +267,8 @@ def test_command_parses(arguments, message, workplace, parse_only, monkeypatch):
         monkeypatch.setitem(
             ADAPTERS._parts, "mean_pool", type("Any", (Adapter,), {"__init__": lambda self, stride=4: None})
         )
+    if "exact" in str(arguments):  # the metric, likewise
+        monkeypatch.setitem(METRICS._parts, "exact", METRICS.get("cer"))
     if "--print_config" in arguments:
         with pytest.raises(SystemExit) as end:
             main(arguments)
@@ -304,7 +307,8 @@ def test_what_a_page_names_exists(page):
     """Commands, make targets, recipes and source files are there, but for the files that pages show how to write."""
     text = page.read_text(encoding="utf-8")
     shown = {block.caption for other in PAGES for block in blocks_of(other)}
-    written = shown | {"tests/data/corpora/test_my_corpus.py", "tests/adapters/test_mean_pool.py"}
+    written = shown | {f"tests/{name}.py" for name in ("data/corpora/test_my_corpus", "adapters/test_mean_pool")}
+    written |= {"tests/metrics/test_exact.py"}
     named = set(re.findall(r"\b(?:recipes|speechllm|tests|docs)/[\w./-]+\.(?:py|yaml|md)\b", text))
     assert [path for path in sorted(named - written) if not (REPOSITORY / path).is_file()] == []
     assert set(re.findall(r"`speechllm (\S+?)[ `]", text)) <= {"COMMAND", *COMMANDS}

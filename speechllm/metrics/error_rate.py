@@ -41,8 +41,8 @@ class ErrorRate(Metric):
     Args:
         language: BCP-47 code of the transcript.
         normalizer: What both sides go through first, by name: ``none`` leaves texts as written, ``lower_nopunct``,
-            ``nfkc_nopunct``, ``whisper`` (its paper's), ``mlc_slm`` or ``mlc_slm_strict_thai`` (the challenge's, without
-            and with the marks of Thai); see :data:`~speechllm.metrics.normalizers.NORMALIZERS`.
+            ``nfkc_nopunct``, ``whisper`` (its paper's), ``mlc_slm`` or ``mlc_slm_strict_thai`` (the challenge's,
+            without and with the marks of Thai); see :data:`~speechllm.metrics.normalizers.NORMALIZERS`.
 
     Raises:
         UserError: If the language or the normalizer is not known, or the normalizer cannot run.
