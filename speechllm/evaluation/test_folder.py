@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from speechllm.evaluation.breakdown import break_down
+from speechllm.evaluation.breakdown import By, break_down
 from speechllm.evaluation.run_record import RUN_FILE, Intervals, Run, make_record, write_record
 from speechllm.evaluation.scoring import ScoredSet, averages, score, scores
 from speechllm.evaluation.significance import confidence_intervals, resampling_units
@@ -123,7 +123,7 @@ def record_of(results: Results, specs: Sequence[Mapping[str, Any]], run: Run) ->
         run: How the predictions came about.
     """
     scored_sets, predictions = results.scored_sets, results.predictions
-    parts = [part for by in ("duration", "speaker") for part in break_down(scored_sets, predictions, by)]
+    parts = [part for by in get_args(By) for part in break_down(scored_sets, predictions, by)]
     found = [*scores(scored_sets), *averages(scored_sets)]
     return make_record(run, predictions, found, results.intervals, parts) | {"metrics": [dict(spec) for spec in specs]}
 

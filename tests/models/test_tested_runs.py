@@ -65,6 +65,8 @@ def folder(tmp_path_factory):
     run(
         folder,
         {},
+        {"validate": "validated_by_one"},
+        {"validate": "validated_by_two", "world_size": 2},
         {"out": "one"},
         {"out": "two", "world_size": 2},
         {"out": "one", "stage": "predict"},
@@ -118,6 +120,13 @@ def test_two_processes_and_one_agree(folder):
     record = json.loads((folder / "two" / "test" / "run.json").read_text())
     assert (record["processes"], record["taken_over"]) == (2, 0)
     assert record["test_sets"] == json.loads((folder / "one" / "test" / "run.json").read_text())["test_sets"]
+
+
+def test_validation_by_two_processes_and_by_one_agrees(folder):
+    one, *two = (json.loads((folder / f"validated_by_{name}.json").read_text()) for name in ("one.0", "two.0", "two.1"))
+    assert {"val_wer", "val_bleu", "val_score", "val_loss", "val_cer/table_en_asr_en"} <= set(one)
+    assert two[0] == two[1]
+    assert two[0] == pytest.approx(one, rel=1e-4)
 
 
 def test_statistics_of_predictions_give_the_figures(folder):

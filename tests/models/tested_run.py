@@ -33,19 +33,20 @@ def write_corpus(folder):
     return folder
 
 
-def make_trainer(folder, out, world_size):
+def make_trainer(folder, out, world_size, **options):
+    defaults = {"limit_val_batches": 0}
     return Trainer(
         accelerator="cpu",
         devices=world_size,
         strategy="ddp_fork" if world_size > 1 else "auto",
         max_steps=30,
-        limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=f"{folder}/{out}",
+        **defaults | options,
     )
 
 
@@ -96,9 +97,22 @@ def decode(folder, out, world_size=1, stage="test", kill_after=None, corpus=None
     run(model, datamodule=make_data(corpus or folder), ckpt_path=f"{folder}/model.ckpt", **keywords)
 
 
+def validate(folder, validate, world_size=1):
+    """Train for two steps with validations, and write what each process has logged."""
+    trainer = make_trainer(folder, validate, world_size, limit_val_batches=1.0, val_check_interval=1)
+    model = make_model()
+    model.on_train_end = lambda: Path(f"{folder}/{validate}.{model.global_rank}.json").write_text(
+        json.dumps({key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val_")})
+    )
+    trainer.fit(model, datamodule=make_data(folder))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for step in json.loads(sys.argv[1]):
+        if "validate" in step:
+            validate(**step)
+            continue
         if "out" not in step:
             train(Path(step["folder"]))
             continue
