@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -69,24 +70,50 @@ def read_spellings() -> dict[str, str]:
     return dict(table)
 
 
-@functools.cache
-def _english() -> Callable[[str], str]:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+class _English:
+    """Whisper's rules for English, which take most of the time that scoring does.
 
-    rules = EnglishTextNormalizer(read_spellings())
+    Of their fifty replacements of words and endings, a text goes through those alone whose letters, or apostrophe,
+    stand in it. The others cannot apply: what is done before takes out whole words and adds none that they look for.
+    Brackets are the exception, for letters on both sides of one meet when it is taken out.
+    """
 
-    def normalize(text: str) -> str:
+    def __init__(self) -> None:
+        from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+        self._rules = EnglishTextNormalizer(read_spellings())
+        self._all = dict(self._rules.replacers)
+        self._needed = {pattern: _needed(pattern) for pattern in self._all}
+
+    def __call__(self, text: str) -> str:
         try:
-            return collapse_spaces(rules(text))
+            return self._normalize(text)
         except ValueError:  # Python reads no number of more digits than its limit; a text may be one
             limit = sys.get_int_max_str_digits()
             sys.set_int_max_str_digits(0)
             try:
-                return collapse_spaces(rules(text))
+                return self._normalize(text)
             finally:
                 sys.set_int_max_str_digits(limit)
 
-    return normalize
+    def _normalize(self, text: str) -> str:
+        lower = text.lower()
+        bracketed = any(bracket in lower for bracket in "<[(")
+        self._rules.replacers = {
+            pattern: replacement
+            for pattern, replacement in self._all.items()
+            if bracketed or self._needed[pattern] in lower
+        }
+        return collapse_spaces(self._rules(text))
+
+
+def _needed(pattern: str) -> str:
+    """Return what must stand in a text for a pattern to be found there; nothing where that is not plain."""
+    word = pattern.replace(r"\b", "")
+    return "'" if "'" in word else word if re.fullmatch("[a-z]+", word) else ""
+
+
+_english = functools.cache(_English)
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import random
 import sys
 
 import pytest
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from speechllm.errors import UserError
 from speechllm.metrics import whisper_text
@@ -47,6 +49,20 @@ def test_english(text, expected):
 )
 def test_other_languages(text, expected):
     assert whisper_normalizer("fr")(text) == expected
+
+
+def test_replacements_that_are_left_out_would_change_nothing():
+    """Against the rules as they are, over texts of the words and marks that they are about, and parts of these."""
+    rules = EnglishTextNormalizer(read_spellings())
+    words = [pattern.replace(r"\b", "") for pattern in rules.replacers]
+    words += "uh um hmm m r d been gone ' - , . … 3 1960s twenty colour [x] ( ) <u> can 't s It I'M Mr. MR é".split()
+    rng = random.Random(11)
+    texts = [
+        "".join(rng.choice(words) + rng.choice(["", " ", " ", " ", "'"]) for _ in range(rng.randint(1, 9)))
+        for _ in range(4000)
+    ]
+    ours = whisper_normalizer("en")
+    assert [ours(text) for text in texts] == [" ".join(rules(text).split()) for text in texts]
 
 
 def test_a_number_longer_than_python_reads_is_normalized_all_the_same():
