@@ -87,7 +87,7 @@ def _format_example(prediction: Prediction) -> str:
     head = [
         prediction.task,
         languages,
-        f"{prediction.duration_s:.1f} s",
+        *([f"{prediction.duration_s:.1f} s"] if prediction.duration_s else []),
         *(note for note, holds in notes.items() if holds),
     ]
     lines = [f"{prediction.id} ({', '.join(head)})"]

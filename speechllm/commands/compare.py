@@ -52,6 +52,7 @@ def compare(
     test: Literal["bootstrap", "randomization"] = "bootstrap",
     out: Path = Path("compare"),
     page: bool = True,
+    copy_audio: bool = False,
 ) -> None:
     """Set systems side by side: print a table, and write it as Markdown, LaTeX, CSV and HTML, with pictures.
 
@@ -87,6 +88,8 @@ def compare(
         test: Which test's p-value decides about asterisks; `comparison.json` has both.
         out: Folder to write to.
         page: Whether to write a page on which utterances are read side by side and heard.
+        copy_audio: Whether the page has clips of its own beside it, so that it can be given to others; it plays the
+            corpus's files otherwise.
 
     Raises:
         UserError: If something cannot be read or compared.
@@ -112,7 +115,7 @@ def compare(
     compression, unknown = _compression(found, publications)
     out.mkdir(parents=True, exist_ok=True)
     pictures, reasons = _write_pictures(out, table, scored, compression, how)
-    address = _write_page(out, found, specs, baseline) if page and found else None
+    address = _write_page(out, found, specs, baseline, copy_audio) if page and found else None
     _write(out, table, how, compression, pictures, address)
     print(to_markdown(table))
     print(
@@ -197,13 +200,19 @@ def _write_pictures(
     return write_pictures(out, table, scored, compression, how)
 
 
-def _write_page(out: Path, systems: "Sequence[System]", specs: "Sequence[dict[str, Any]]", baseline: str | None) -> str:
+def _write_page(
+    out: Path,
+    systems: "Sequence[System]",
+    specs: "Sequence[dict[str, Any]]",
+    baseline: str | None,
+    copy_audio: bool,
+) -> str:
     """Write the page of utterances, and return its name within the folder."""
     from speechllm.evaluation.comparison.figures import can_build
     from speechllm.evaluation.page.page import write_page
 
     known = [spec for spec in specs if can_build(spec, systems)]
-    return write_page(out, systems, known, baseline).relative_to(out).as_posix()
+    return write_page(out, systems, known, baseline, copy_audio).relative_to(out).as_posix()
 
 
 def _write(

@@ -20,6 +20,7 @@ def score(
     sources: str | None = None,
     language: str | None = None,
     source_language: str | None = None,
+    name: str = "files",
     metrics: list[str | dict[str, Any]] | None = None,
     talk_references: str | None = None,
     resample_by: str = "utterance",
@@ -46,6 +47,7 @@ def score(
         sources: File of what was said, for translation metrics that look at it.
         language: Language of hypotheses and references, such as en.
         source_language: Language that is spoken, where the texts are translations of it.
+        name: Name of the test set that the files hold, in tables and results.
         metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
             A run is scored by those that it was scored by before, too.
         talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
@@ -60,7 +62,7 @@ def score(
     if samples < 0:
         msg = f"`samples` must be at least 0, but is {samples}."
         raise UserError(msg)
-    system = _read(hypotheses, references, sources, language, source_language)
+    system = _read(hypotheses, references, sources, language, source_language, name)
     if talk_references is not None:
         from speechllm.evaluation.long_form import realign
         from speechllm.talk_references import read_talk_references
@@ -87,16 +89,21 @@ def score(
 
 
 def _read(
-    hypotheses: str, references: str | None, sources: str | None, language: str | None, source_language: str | None
+    hypotheses: str,
+    references: str | None,
+    sources: str | None,
+    language: str | None,
+    source_language: str | None,
+    name: str,
 ) -> "System":
     """Return what is scored: a run, or files."""
-    from speechllm.evaluation.paired_files import Languages, read_pairs
+    from speechllm.evaluation.paired_files import Origin, read_pairs
     from speechllm.evaluation.systems import System, holds_predictions, read_system
 
     path = Path(hypotheses)
     given = {"references": references, "sources": sources, "language": language, "source_language": source_language}
     if path.is_dir() or holds_predictions(path):
-        unneeded = [f"--{name}" for name, value in given.items() if value is not None]
+        unneeded = [f"--{option}" for option, value in given.items() if value is not None]
         if unneeded:
             msg = f"'{hypotheses}' has its own references and languages; leave out {' and '.join(unneeded)}."
             raise UserError(msg)
@@ -104,8 +111,8 @@ def _read(
     if language is None:
         msg = "Say which language the texts are in: `--language en`, and `--source_language` for translations."
         raise UserError(msg)
-    files = [None if name is None else Path(name) for name in (references, sources)]
-    return System(path.stem, read_pairs(path, files[0], files[1], Languages(language, source_language)))
+    files = [None if file is None else Path(file) for file in (references, sources)]
+    return System(path.stem, read_pairs(path, files[0], files[1], Origin(language, source_language, name)))
 
 
 def _specs(metrics: list[str | dict[str, Any]] | None, system: "System") -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ from speechllm.predictions import Prediction
 
 
 @dataclass(frozen=True)
-class Languages:
-    """What the texts of a file are.
+class Origin:
+    """What the texts of files are.
 
     Attributes:
         scored: Language of hypotheses and references.
         source: Language that is spoken, which makes them translations; None for transcripts.
+        corpus: Name of the test set.
 
     Raises:
         UserError: If a language is not known.
@@ -24,6 +25,7 @@ class Languages:
 
     scored: str
     source: str | None = None
+    corpus: str = "files"
 
     def __post_init__(self) -> None:
         for code in (self.scored, self.source):
@@ -31,9 +33,7 @@ class Languages:
                 check_language(code)
 
 
-def read_pairs(
-    hypotheses: Path, references: Path | None, sources: Path | None, languages: Languages
-) -> list[Prediction]:
+def read_pairs(hypotheses: Path, references: Path | None, sources: Path | None, origin: Origin) -> list[Prediction]:
     """Read hypotheses with their references.
 
     Two files of lines belong together line by line. Tables belong together by id; one with a column ``reference`` needs
@@ -44,7 +44,7 @@ def read_pairs(
         references: Lines of text, or a table with the columns ``id`` and ``reference``; None where the table of the
             hypotheses has them.
         sources: What was said, for metrics that look at it: as ``references``, with the column ``source``.
-        languages: Languages of the texts.
+        origin: Origin of the texts.
 
     Returns:
         One prediction an utterance, in the order of the hypotheses; lines are called by their number, from 1.
@@ -61,9 +61,8 @@ def read_pairs(
     spoken = [""] * len(rows)
     if sources is not None or any("source" in row.cells for row in rows):
         spoken = _texts(rows, hypotheses, sources, "source")
-    corpus = (references or hypotheses).stem
     return [
-        _prediction(place, row, texts, corpus, languages)
+        _prediction(place, row, texts, origin)
         for place, (row, texts) in enumerate(zip(rows, zip(expected, spoken, strict=True), strict=True))
     ]
 
@@ -96,17 +95,17 @@ def _texts(rows: Sequence[TableRow], hypotheses: Path, file: Path | None, column
     return found
 
 
-def _prediction(place: int, row: TableRow, texts: tuple[str, str], corpus: str, languages: Languages) -> Prediction:
+def _prediction(place: int, row: TableRow, texts: tuple[str, str], origin: Origin) -> Prediction:
     hypothesis, (reference, source) = row.cells["hypothesis"], texts
-    translates = languages.source is not None
+    translates = origin.source is not None
     return Prediction(
         id=row.cells.get("id", str(place + 1)),
         row=place,
-        corpus=corpus,
+        corpus=origin.corpus,
         split="test",
         task="st" if translates else "asr",
-        source_language=languages.source or languages.scored,
-        target_language=languages.scored,
+        source_language=origin.source or origin.scored,
+        target_language=origin.scored,
         reference_transcript=source if translates else reference,
         reference_translation=reference if translates else "",
         hypothesis_transcript="" if translates else hypothesis,

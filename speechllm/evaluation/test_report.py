@@ -57,6 +57,8 @@ def test_report(
 
 def _main_figures(scored_sets: Sequence[ScoredSet], intervals: Intervals) -> str:
     """Return a row a figure for one test set, and a row a test set for several."""
+    if not scored_sets:
+        return "No metric scores a text of these utterances."
     sets = list(dict.fromkeys(_whole(scored.test_set) for scored in scored_sets))
     found = [scored.scores()[0] for scored in scored_sets]
     labels = _labels(found)

@@ -10,12 +10,14 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from speechllm.cli import main
 from speechllm.commands.zoo_figures import compression
 from speechllm.predictions import write_predictions
-from tests.evaluation.predicted import translated
+from tests.evaluation.predicted import predicted, translated
 
 WORDS = "der die das und ist nicht ein eine mit auf für von zu im den dem sich auch es an".split()
 UTTERANCES = 40
@@ -284,3 +286,13 @@ def test_a_recipe_of_another_version_has_no_compression_but_says_so(runs, capsys
     write_run("new", 0.2, 6, adapter="adapter_of_tomorrow")
     out = compare(capsys, "runs/base", "runs/new", "--samples", "9", "--page", "false")
     assert "The compression of 'new' is not known: Unknown adapter 'adapter_of_tomorrow'." in out
+
+
+def test_clips_are_copied_on_demand(runs, capsys):
+    soundfile.write("talk.wav", np.zeros(32_000), 16_000)
+    spoken = predicted(0, recording=str(Path("talk.wav").resolve()), duration_s=1.0, offset_s=0.5)
+    write_predictions("runs/heard/test/predictions.jsonl", [spoken])
+    for out, copies in (("plain", 0), ("to_send", 1)):
+        options = ["--metrics", "[wer]", "--samples", "20", "--out", out, "--copy_audio", str(bool(copies)).lower()]
+        compare(capsys, "runs/heard", *options)
+        assert len(list(Path(out).glob("clips/*.flac"))) == copies

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from speechllm.errors import UserError
-from speechllm.evaluation.paired_files import Languages, read_pairs
+from speechllm.evaluation.paired_files import Origin, read_pairs
 
-TRANSCRIPTS, TRANSLATIONS = Languages("en"), Languages("de", "en")
+TRANSCRIPTS, TRANSLATIONS = Origin("en"), Origin("de", "en", "tst")
 
 
 @pytest.fixture
@@ -26,13 +26,14 @@ def test_lines(write):
         ("2", 1, "", "nothing"),
         ("3", 2, "c", "c"),
     ]
-    assert {(p.corpus, p.task, p.source_language, p.target_language) for p in found} == {("tst", "asr", "en", "en")}
+    assert {(p.corpus, p.task, p.source_language, p.target_language) for p in found} == {("files", "asr", "en", "en")}
 
 
 def test_translations_with_their_sources(write):
     (found,) = read_pairs(write("h", "Hallo\n"), write("r", "Hallo du\n"), write("s", "hello you\n"), TRANSLATIONS)
     assert (found.task, found.source_language, found.target_language) == ("st", "en", "de")
     assert (found.reference_transcript, found.reference_translation) == ("hello you", "Hallo du")
+    assert found.corpus == "tst"
     assert (found.hypothesis_transcript, found.hypothesis_translation) == ("", "Hallo")
 
 
@@ -40,7 +41,7 @@ def test_a_table_with_everything(write):
     table = write("x.tsv", 'id\thyp\tref\tspeaker\taudio\tduration\nu7\ta "b\ta\tann\tt.wav\t2.5\n')
     (found,) = read_pairs(table, None, None, TRANSCRIPTS)
     assert (found.id, found.hypothesis_transcript, found.reference_transcript) == ("u7", 'a "b', "a")
-    assert (found.speaker, found.recording, found.duration_s, found.corpus) == ("ann", "t.wav", 2.5, "x")
+    assert (found.speaker, found.recording, found.duration_s) == ("ann", "t.wav", 2.5)
 
 
 def test_tables_are_matched_by_id(write):
@@ -71,9 +72,9 @@ def test_files_that_do_not_belong_together(write, hypotheses, references, messag
 
 def test_languages_are_checked():
     with pytest.raises(UserError, match="Unknown language 'xx'"):
-        Languages("xx")
+        Origin("xx")
     with pytest.raises(UserError, match="Unknown language 'english'"):
-        Languages("en", "english")
+        Origin("en", "english")
 
 
 def test_a_file_that_is_not_there():

@@ -85,3 +85,9 @@ def test_what_was_decoded_before_is_not_counted():
     run = Run(wall_s=2.0, taken_over=1)
     expected = "2 utterances decoded in 2.0 s by 1 process: 1.00 hypotheses/s. 1 were decoded before."
     assert expected in report([predicted(row) for row in range(3)], run)
+
+
+def test_texts_that_no_metric_scores():
+    text = make_report([predicted(0, duration_s=0.0)], [], {}, Run())
+    assert text.startswith("No metric scores a text of these utterances.\n\n")
+    assert "u0 (asr, en)" in text
