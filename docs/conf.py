@@ -31,7 +31,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Types of other libraries: their inventories are on the network, which a build does not touch.
     (r"py:.*", r"(abc|array|collections|enum|fractions|inspect|os|pathlib)(\..*)?"),
-    (r"py:.*", r"(jiwer|jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|soundfile|tokenizers|torch)\..*"),
+    (r"py:.*", r"(jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|soundfile|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
     (
         r"py:.*",

@@ -24,7 +24,7 @@ RUN_FILE = "run.json"
 
 PACKAGES = (
     *("torch", "torchaudio", "transformers", "tokenizers", "lightning", "peft", "bitsandbytes", "lhotse", "numpy"),
-    *("jiwer", "sacrebleu", "unbabel-comet"),
+    *("rapidfuzz", "sacrebleu", "whisper-normalizer", "unbabel-comet"),
 )
 """Packages that figures may depend on."""
 

@@ -50,7 +50,7 @@ def test_contents(tmp_path):
     found = json.loads((tmp_path / "run.json").read_text())
     assert set(found) == KEYS
     assert (found["command"], found["seed"], found["recipe"], found["checkpoint"]) == ("speechllm test", 3, None, None)
-    assert {"python", "torch", "jiwer", "sacrebleu"} <= set(found["packages"])
+    assert {"python", "torch", "rapidfuzz", "sacrebleu"} <= set(found["packages"])
     (test_set,) = found["test_sets"]
     assert (test_set["corpus"], test_set["utterances"], test_set["audio_s"]) == ("fake", 2, 4.0)
     main = found["scores"][0]
