@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from speechllm.cli import COMMANDS, OTHER_COMMANDS, main
+from speechllm.predictions import read_predictions
 from speechllm.recipe_files import recipes
 from speechllm.registry import ADAPTERS, ENCODERS, METRICS
 from tests.corpora.covost2 import write_covost2
@@ -98,6 +99,10 @@ def test_commands(line, quickstart, monkeypatch, capsys):
         write_must_c(Path("data/must_c"), ("de", "fr"))
         write_covost2(Path("data/covost2"))
         write_table(Path("data/mine"))
+        Path("hyp.txt").write_text("hello word\n", encoding="utf-8")
+        Path("ref.txt").write_text("hello world\n", encoding="utf-8")
+        decoded = read_predictions("runs/quickstart/test/predictions.jsonl")
+        Path("nllb.txt").write_text("das ist ein Satz\n" * len(decoded), encoding="utf-8")
     _, command, *arguments = shlex.split(line)
     assert command in COMMANDS
     if command in OTHER_COMMANDS:
