@@ -39,6 +39,7 @@ EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # frozen parts stay there on purpose
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 with torch 2.14
     r"The '\w+_dataloader' does not have many workers",  # tiny corpora need none
+    r"It is recommended to use `self.log\('(val|test)_",  # every process logs the figures that the first one computed
     r"LightningCLI's args parameter is intended",  # recipes given by name are resolved before it parses
 )
 

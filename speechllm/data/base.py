@@ -142,6 +142,7 @@ class SpeechDataModule(LightningDataModule):
             if self.trainer is None or self.trainer.limit_val_batches == 0:
                 return
         if stage in ("test", "predict"):
+            self.decoded = ()
             self._noise = None if self.test_noise_snr is None else Noise(self.test_noise, "test_noise")
         self._eval_rows("dev" if stage in ("fit", "validate") else "test")
 

@@ -30,9 +30,15 @@ def mode_of(monitor: str | None, specs: Sequence[Mapping[str, Any]]) -> Mode | N
         return "max"
     if monitor.startswith("train_loss"):
         return "min"
-    directions = ALWAYS_LOGGED | {
-        f"val_{figure.name}": figure.higher_is_better for metric in build_metrics(specs) for figure in metric.figures
-    }
+    directions = (
+        ALWAYS_LOGGED
+        if monitor in ALWAYS_LOGGED
+        else {
+            f"val_{figure.name}": figure.higher_is_better
+            for metric in build_metrics(specs)
+            for figure in metric.figures
+        }
+    )
     bare = monitor.partition("/")[0]
     names = [name for name in directions if bare == name or bare.startswith(f"{name}_")]
     higher_is_better = directions[max(names, key=len)] if names else None

@@ -211,6 +211,8 @@ def test_rows_that_are_decoded_are_left_out_of_tests_alone(must_c):
     datamodule.decoded = range(5)
     (batch,) = datamodule.test_dataloader()
     assert (len(batch), batch.audio.shape) == (0, (0, 0))
+    datamodule.setup("test")
+    assert sum(len(batch) for batch in datamodule.test_dataloader()) == 5, "another test knows nothing of it"
 
 
 def test_fingerprint_of_what_is_tested_on(must_c):
