@@ -243,6 +243,8 @@ def test_checkpoints_by_any_figure(recipe, capsys):
     message = fails(capsys, *fit, "val_wr")
     assert "`monitor: val_wr`: no such figure will be logged. Did you mean 'val_wer'?" in message
     assert "val_wer_whisper" in message
+    message = fails(capsys, "fit", "--config", "tiny.yaml", "--model.metrics", "[wer, {name: wer, normalizer: none}]")
+    assert "Two metrics of the recipe give the figure 'wer'" in message
     main([*fit, "val_wer"])
     callbacks = torch.load("runs/tiny/checkpoints/best.ckpt", weights_only=True)["callbacks"]
     (state,) = [state for key, state in callbacks.items() if key.startswith("ModelCheckpoint")]
