@@ -15,7 +15,7 @@ class Prediction:
     """One utterance, its references and what a model said about it.
 
     Attributes:
-        id: Utterance id, unique within its split.
+        id: Utterance id, unique within a split of a corpus.
         row: Position of the utterance in its split, from 0.
         corpus: Name of the corpus.
         split: Name of the split.
@@ -82,7 +82,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Predic
         predictions: Predictions in any order.
 
     Raises:
-        UserError: If two predictions share id, task and target language.
+        UserError: If two predictions share corpus, id, task and languages.
         ValueError: If a number is not finite.
     """
     path = Path(path)
@@ -107,8 +107,8 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
 
     Raises:
         UserError: If the file cannot be read, a line is not a JSON object with exactly the fields of
-            :class:`Prediction`, or two lines share id, task and target language; the message names file and row, and
-            rows are counted from 1.
+            :class:`Prediction`, or two lines share corpus, id, task and languages; the message names file and
+            row, and rows are counted from 1.
     """
     path = Path(path)
     try:
@@ -176,9 +176,11 @@ def _check_fields(values: dict[str, Any], where: str) -> None:
 
 
 def _check_unique(path: Path, numbered: list[tuple[int, Prediction]]) -> None:
-    first: dict[tuple[str, str, str], int] = {}
+    first: dict[tuple[str, ...], int] = {}
     for row, prediction in numbered:
-        key = (prediction.id, prediction.task, prediction.target_language)
+        # corpora number their utterances on their own, and some give a sentence the same id in each language
+        key = (prediction.corpus, prediction.id, prediction.task)
+        key += (prediction.source_language, prediction.target_language)
         if key in first:
             msg = (
                 f"{path}, row {row}: the id '{prediction.id}' with task '{prediction.task}' and target language "

@@ -110,6 +110,12 @@ def test_the_same_id_may_stand_under_another_task_or_target(path):
     assert len(read_predictions(path)) == 3
 
 
+def test_corpora_and_languages_may_have_ids_in_common(path):
+    other = prediction(1, id="talk-0", corpus="other")
+    write_predictions(path, [prediction(0), other, prediction(2, id="talk-0", source_language="it")])
+    assert [p.id for p in read_predictions(path)] == ["talk-0"] * 3
+
+
 def test_duplicates_are_refused_in_both_directions(path):
     with pytest.raises(
         UserError, match="row 3: the id 'talk-0' with task 'asr\\+st' and target language 'de' stands in row 0"

@@ -1,6 +1,7 @@
 """Systems of any origin: read with their references, compared on the same utterances only."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,13 @@ def test_predictions_are_brought_to_one_order(tmp_path):
     other = [predicted(9 - row, id=f"u{row}", task="asr+st", target_language="de") for row in range(3)]
     found = check_same_utterances(systems(tmp_path, one, other))
     assert [[p.id for p in system.predictions] for system in found] == [["u0", "u1", "u2"]] * 2
+
+
+def test_utterances_of_two_corpora_may_have_one_id(tmp_path):
+    one = [predicted(row, id=f"u{row % 2}", corpus="ab"[row // 2], hypothesis_transcript=f"{row}") for row in range(4)]
+    found = check_same_utterances(systems(tmp_path, one, [replace(p, row=3 - p.row) for p in one]))
+    texts = [[p.hypothesis_transcript for p in system.predictions if p.corpus == "b"] for system in found]
+    assert texts == [["2", "3"]] * 2
 
 
 @pytest.mark.parametrize(
