@@ -84,12 +84,11 @@ def score(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]])
 
     Returns:
         One entry a metric and test set, by metric. A metric has none of the test sets whose task lacks the text that it
-        scores, and none of those that it objects to, such as words of a language that does not divide them: a warning
-        says so.
+        scores, and none of those that it objects to, such as words of a language that does not divide them, or that
+        have no reference: a warning says so.
 
     Raises:
-        UserError: If a test set has no utterance that a metric can score, a metric cannot run, or metrics object to all
-            that they are to score.
+        UserError: If a metric cannot run, or there is nothing that one can score.
     """
     found, objections = [], []
     with Workers() as workers:
@@ -99,10 +98,13 @@ def score(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]])
             if objection := metric.objection(samples):
                 objections.append(f"{where}: no {objection}")
                 continue
+            if metric.compares and not any(sample.reference for sample in samples):
+                objections.append(f"{where}: {metric.nothing_to_score()}")
+                continue
             statistics = workers.statistics(spec, metric, samples)
             if not metric.scored(statistics).any():
-                msg = f"{where}: {metric.nothing_to_score()}"
-                raise UserError(msg)
+                objections.append(f"{where}: {metric.nothing_to_score()}")
+                continue
             found.append(ScoredSet(test_set, metric, np.array(places), statistics))
     if objections and not found:
         raise UserError("\n".join(objections))

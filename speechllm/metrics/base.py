@@ -74,6 +74,7 @@ class Metric(ABC):
         scores: Which texts of an utterance are scored.
         pooled: Whether several languages make one figure of their sums. If not, they have a mean only.
         kept: Whether files of predictions keep the statistics of each utterance.
+        compares: Whether hypotheses are compared with references. If so, a test set without any is not scored.
         divisible: Whether several processes may compute the statistics of a large test set, each those of a part of it.
 
     Raises:
@@ -83,6 +84,7 @@ class Metric(ABC):
     scores: ClassVar[tuple[Text, ...]]
     pooled: ClassVar[bool] = False
     kept: ClassVar[bool] = False
+    compares: ClassVar[bool] = True
     divisible: ClassVar[bool] = False
 
     def __init__(self, language: str) -> None:

@@ -51,6 +51,7 @@ class Health(Metric):
     """
 
     scores: ClassVar[tuple[Text, ...]] = ("transcript", "translation")
+    compares: ClassVar[bool] = False
     divisible: ClassVar[bool] = True
 
     @property

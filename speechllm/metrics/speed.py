@@ -31,6 +31,7 @@ class Speed(Metric):
     """
 
     scores: ClassVar[tuple[Text, ...]] = ("answer",)
+    compares: ClassVar[bool] = False
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -119,3 +119,18 @@ def test_metrics_can_be_checked_before_there_are_texts(monkeypatch):
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
     with pytest.raises(UserError, match="BLEU of 'ja' needs the tokenizer ja-mecab"):
         check_metrics([translated(0, target_language="ja")], [BLEU])
+
+
+def test_what_has_no_reference_is_left_out_and_said(recwarn):
+    """A test set whose references were not published is decoded, and what needs none is told of it."""
+    untold = [translated(0, reference_translation=""), predicted(1)]
+    found = score(untold, [WER, BLEU, {"name": "health"}])
+    assert {(item.metric.figures[0].name, item.test_set.text) for item in found} == {
+        ("wer", "transcript"),
+        ("empty_rate", "transcript"),
+        ("empty_rate", "translation"),
+    }
+    (warning,) = recwarn
+    assert "fake test, en-de: bleu ('de') has no utterance with a reference to score" in str(warning.message)
+    with pytest.raises(UserError, match=r"bleu \('de'\) has no utterance with a reference"):
+        score(untold[:1], [BLEU])
