@@ -20,8 +20,8 @@ from speechllm.talk_references import TalkReference
 CHARACTER_LANGUAGES = ("ja", "km", "lo", "my", "th", "yue", "zh")
 """Languages without spaces between words, which are aligned character by character."""
 
-Talk = tuple[str, str, str]
-"""Corpus, name of the talk's audio file without suffix, and target language."""
+Talk = tuple[str, str, str, str]
+"""Corpus, task, name of the talk's audio file without suffix, and target language."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,33 @@ def realign(predictions: Sequence[Prediction], references: Sequence[TalkReferenc
         references: References of the same talks.
 
     Raises:
-        UserError: If a talk has no references or was not decoded, neither text has references, or mweralign is absent.
+        UserError: If there is nothing to align, a talk has no references or was not decoded, neither text has
+            references, tasks differ in a text without references alone, or mweralign is absent.
     """
     found = [p for p in predictions if p.reference_transcript or p.reference_translation]
     talks: dict[Talk, list[Prediction]] = {}
     for p in (p for p in predictions if not (p.reference_transcript or p.reference_translation)):
-        talks.setdefault((p.corpus, Path(p.recording).stem, p.target_language), []).append(p)
+        talks.setdefault((p.corpus, p.task, Path(p.recording).stem, p.target_language), []).append(p)
+    if not talks:
+        msg = "There are references of whole talks, but every utterance has a reference of its own. Leave them out."
+        raise UserError(msg)
     expected: dict[tuple[str, str], list[TalkReference]] = {}
     for reference in references:
         expected.setdefault((reference.talk, reference.target), []).append(reference)
     _check_talks(talks, expected)
-    for target in dict.fromkeys(target for _, _, target in talks):
-        group = {talk: sorted(said, key=lambda p: p.offset_s) for talk, said in talks.items() if talk[2] == target}
-        found += _realign_group(group, expected)
+    tasks: dict[tuple[str, str], str] = {}
+    for task, target in dict.fromkeys((task, target) for _, task, _, target in talks):
+        group = {
+            talk: sorted(said, key=lambda p: p.offset_s)
+            for talk, said in talks.items()
+            if (talk[1], talk[3]) == (task, target)
+        }
+        aligned = _realign_group(group, expected)
+        other = tasks.setdefault((aligned[0].task, target), task)
+        if other != task:
+            msg = f"The tasks {other}, {task} differ in texts without references alone: score one of these tasks."
+            raise UserError(msg)
+        found += aligned
     return [replace(prediction, row=row) for row, prediction in enumerate(found)]
 
 
@@ -82,7 +96,7 @@ def cut_like(alignment: Alignment) -> list[list[str]]:
 
 
 def _check_talks(talks: dict[Talk, list[Prediction]], expected: dict[tuple[str, str], list[TalkReference]]) -> None:
-    decoded = {(talk, target) for _, talk, target in talks}
+    decoded = {(talk, target) for _, _, talk, target in talks}
     without = sorted(decoded - expected.keys())
     if without:
         listed = ", ".join(f"'{talk}' ({target})" for talk, target in without[:3])
@@ -98,8 +112,8 @@ def _check_talks(talks: dict[Talk, list[Prediction]], expected: dict[tuple[str, 
 def _realign_group(
     talks: dict[Talk, list[Prediction]], expected: dict[tuple[str, str], list[TalkReference]]
 ) -> list[Prediction]:
-    """Return the realigned predictions of talks with one target language."""
-    segments = [expected[talk, target] for _, talk, target in talks]
+    """Return the realigned predictions of talks with one task and target language."""
+    segments = [expected[talk, target] for _, _, talk, target in talks]
     first = next(iter(talks.values()))[0]
     texts = {}
     for text, language in (("transcript", first.source_language), ("translation", first.target_language)):

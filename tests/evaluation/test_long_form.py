@@ -124,3 +124,25 @@ def test_references_on_disk(tmp_path):
         read_talk_references(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_talk_references(tmp_path / "none")
+
+
+def test_tasks_are_realigned_each_for_itself():
+    joint = [
+        dataclasses.replace(p, row=p.row + 3, task="asr+st", hypothesis_transcript="some words") for p in segments()
+    ]
+    found = realign([*segments(), *joint], references(transcript="some words"))
+    alone = realign(segments(), references())
+    assert [p.hypothesis_translation for p in found if p.task == "st"] == [p.hypothesis_translation for p in alone]
+    assert [p.hypothesis_translation for p in found if p.task == "asr+st"] == [p.hypothesis_translation for p in alone]
+    assert [p.row for p in found] == list(range(10))
+
+
+def test_tasks_that_only_their_transcripts_tell_apart():
+    joint = [dataclasses.replace(p, row=p.row + 3, task="asr+st") for p in segments()]
+    with pytest.raises(UserError, match=r"st, asr\+st .* score one of these tasks"):
+        realign([*segments(), *joint], references())
+
+
+def test_nothing_to_realign():
+    with pytest.raises(UserError, match="every utterance has a reference of its own"):
+        realign([translated(0)], references())
