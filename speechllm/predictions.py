@@ -179,8 +179,8 @@ def _check_unique(path: Path, numbered: list[tuple[int, Prediction]]) -> None:
     first: dict[tuple[str, ...], int] = {}
     for row, prediction in numbered:
         # corpora number their utterances on their own, and some give a sentence the same id in each language
-        key = (prediction.corpus, prediction.id, prediction.task)
-        key += (prediction.source_language, prediction.target_language)
+        languages = prediction.source_language, prediction.target_language
+        key = (prediction.corpus, prediction.id, prediction.task, *languages)
         if key in first:
             msg = (
                 f"{path}, row {row}: the id '{prediction.id}' with task '{prediction.task}' and target language "

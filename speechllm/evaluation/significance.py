@@ -6,6 +6,7 @@ independent of each other. All figures of one metric, and both systems of a pair
 Shapes: ``N`` utterances, ``U`` units, ``K`` statistics, ``R`` resamples, ``G`` figures.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -99,9 +100,11 @@ def confidence_intervals(
         seed: Seed of the draws.
 
     Returns:
-        One (low, high) a figure; NaN where a figure has no value.
+        One (low, high) a figure; NaN where a figure has no value, or a single unit has one: it says nothing of others.
     """
     sums = _sum_by_unit(scored.statistics, units)
+    if _count(sums) < 2:
+        return [(math.nan, math.nan)] * len(scored.metric.figures)
     values = _values(scored.metric, np.concatenate(list(_bootstrap(sums, samples, seed))))
     return [_interval(values[:, figure]) for figure in range(values.shape[1])]
 
@@ -119,7 +122,7 @@ def compare(
     whose difference lies as far from the samples' mean as the observed one from zero, as sacreBLEU and multeval count
     it. Approximate randomization exchanges the two systems' outputs of each unit with probability one half; its p-value
     is the share of trials whose difference is at least the observed one. Both count the observation as one of the
-    samples, so that no p-value is zero.
+    samples, so that no p-value is zero. A single unit gives neither interval nor p-values, which are NaN.
 
     Args:
         baseline: The system that is compared with.
@@ -139,6 +142,9 @@ def compare(
     sums = _sum_by_unit(np.concatenate([baseline.statistics, system.statistics], axis=1), units)
     total = sums.sum(axis=0)
     left, right = metric.values(total[:width]), metric.values(total[width:])
+    if _count(sums) < 2:
+        figures = zip(metric.figures, left.tolist(), right.tolist(), strict=True)
+        return [Comparison(figure.name, *values, *[math.nan] * 4) for figure, *values in figures]
     drawn = np.concatenate(list(_bootstrap(sums, samples, seed)))
     resampled = _values(metric, drawn[:, width:]) - _values(metric, drawn[:, :width])
     exchanged = np.concatenate(list(_exchange(sums[:, width:] - sums[:, :width], samples, seed)))
@@ -162,6 +168,11 @@ def _sum_by_unit(statistics: Floats, units: Sequence[str] | None) -> Floats:
     sums = np.zeros((len(numbers), statistics.shape[1]))
     np.add.at(sums, [numbers[unit] for unit in units], statistics)
     return sums
+
+
+def _count(sums: Floats) -> int:
+    """Return the number of units that have a figure; the statistics of one that has none are zeros."""
+    return int(sums.any(axis=1).sum())
 
 
 def _bootstrap(sums: Floats, samples: int, seed: int) -> Iterator[Floats]:

@@ -168,3 +168,20 @@ def test_units():
         resampling_units(predictions, [0], "speakers")
     with pytest.raises(UserError, match="'u0' has no speaker"):
         resampling_units([predicted(0, speaker="")], [0], "speaker")
+
+
+def test_a_single_unit_says_nothing_about_others():
+    metric = WordErrorRate("en")
+    statistics, words = word_errors(np.random.default_rng(8), 30, 0.3)
+    better = np.stack([np.zeros(30), np.zeros(30), np.zeros(30), words, np.zeros(30), np.ones(30)], axis=1)
+    one_talk = ["talk"] * 30
+    assert np.isnan(confidence_intervals(scored(metric, statistics), one_talk)).all()
+    (found, _) = compare(scored(metric, statistics), scored(metric, better), one_talk)
+    assert found.difference < -10
+    assert np.isnan([found.low, found.high, found.p_bootstrap, found.p_randomization]).all()
+
+
+def test_units_without_a_figure_are_no_units():
+    metric = WordErrorRate("en")
+    statistics = np.array([[1, 0, 0, 4, 0.25, 1], [0, 0, 0, 0, 0, 0]])
+    assert np.isnan(confidence_intervals(scored(metric, statistics))).all()
