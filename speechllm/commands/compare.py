@@ -138,7 +138,7 @@ def _arrange(
 
     from speechllm.evaluation.comparison.arrangement import arrange
     from speechllm.evaluation.comparison.figures import check_figures
-    from speechllm.evaluation.comparison.measured import all_figures, differing_signatures, measure
+    from speechllm.evaluation.comparison.measured import all_figures, differing_signatures, measure, untested
     from speechllm.evaluation.comparison.reading import check_common
     from speechllm.evaluation.comparison.table import figure_title
 
@@ -157,7 +157,7 @@ def _arrange(
     results = measure(scored, figures, baselines, how)
     table = arrange(results, publications, baselines, [item.key for item in scored])
     check_common(table)
-    table.notes += differing_signatures(results)
+    table.notes += [*differing_signatures(results), *untested(results, baselines)]
     table.test = str(how) if any(r.comparison for r in results) else ""
     table.signatures = list(dict.fromkeys((figure_title(r.figure), r.signature) for r in results))
     return table

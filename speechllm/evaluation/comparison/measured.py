@@ -1,5 +1,6 @@
 """Values of systems whose predictions are at hand: figures, intervals, and tests against the baselines."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -140,6 +141,27 @@ def differing_signatures(results: Sequence[Result]) -> list[str]:
             f"{signature} ({', '.join(map(full_name, keys))})" for signature, keys in signatures[figure].items()
         )
         for figure in differing
+    ]
+
+
+def untested(results: Sequence[Result], baselines: Mapping[Key, Key | None]) -> list[str]:
+    """Return a sentence for each system with values that were not tested, which no asterisk could tell from others.
+
+    The baseline may have no predictions or lack a test set, or there may be a single unit to resample.
+
+    Args:
+        results: What was measured.
+        baselines: By system, the one that it is compared with.
+    """
+    names = {key[1] for key in baselines.values() if key is not None}
+    found: dict[Key, dict[str, None]] = {}
+    for r in results if names else ():
+        is_baseline = baselines.get(r.system) is None and r.system[1] in names
+        if r.significant is None and not is_baseline and r.higher_is_better is not None and math.isfinite(r.value):
+            found.setdefault(r.system, {})[f"{r.figure} {r.languages}"] = None
+    return [
+        f"{full_name(key)}: not tested against a baseline, and so without asterisk: {', '.join(places)}."
+        for key, places in found.items()
     ]
 
 

@@ -13,6 +13,7 @@ from speechllm.evaluation.comparison.measured import (
     differing_signatures,
     measure,
     score_systems,
+    untested,
 )
 from speechllm.evaluation.significance import compare
 from speechllm.evaluation.systems import System
@@ -107,6 +108,26 @@ def test_randomization_can_decide_and_units_can_be_speakers():
         assert by_utterance.significant
         by_speaker = measure(scored, None, baselines, Resampling("speaker", 200, test=test))[1]
         assert not by_speaker.significant, "all errors are those of one of two speakers"
+
+
+def test_what_was_not_tested_is_said():
+    systems = [system("base", range(10)), system("good", ()), system("other", (), "g"), system("another", (), "g")]
+    scored, _ = score_systems(systems, [WER])
+    keys = [item.key for item in scored]
+    baselines = {keys[0]: None, keys[1]: keys[0], keys[2]: None, keys[3]: keys[0]}
+    results = measure(scored, None, baselines, Resampling(samples=10))
+    why = "not tested against a baseline, and so without asterisk: wer en."
+    assert untested(results, baselines) == [f"g/other: {why}"]
+    by_talk = [
+        dataclasses.replace(s, predictions=[dataclasses.replace(p, recording="talk") for p in s.predictions])
+        for s in systems
+    ]
+    scored, _ = score_systems(by_talk[:2], [WER])
+    results = measure(scored, None, baselines, Resampling("recording", 10))
+    assert untested(results, baselines) == [f"good: {why}"]
+    published = measure(scored, None, dict.fromkeys(keys[:2], ("", "printed")), Resampling(samples=10))
+    assert untested(published, dict.fromkeys(keys[:2], ("", "printed"))) == [f"base: {why}", f"good: {why}"]
+    assert untested(measure(scored, None, {}, Resampling(samples=10)), dict.fromkeys(keys)) == []
 
 
 def test_figures_come_in_the_order_that_was_asked_for():
