@@ -2,7 +2,7 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,17 +14,15 @@ from torch import Tensor
 from speechllm.batch import Batch, Hypothesis
 from speechllm.errors import UserError
 from speechllm.evaluation.run_record import Run
-from speechllm.evaluation.scoring import check_metrics
 from speechllm.models.checkpoint import check_state, trained_state
 from speechllm.models.decoding_run import DecodingRun, begin_run
-from speechllm.models.gradients import scale_gradients
+from speechllm.models.gradients import SkippedSteps, scale_gradients
 from speechllm.models.parameters import parameter_groups
 from speechllm.models.processes import Processes
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.models.validation import (
-    blank_predictions,
-    build_metrics,
+    check_at_start,
     log_samples,
     metric_specs,
     missing_monitors,
@@ -34,9 +32,6 @@ from speechllm.models.validation import (
 from speechllm.predictions import Prediction
 from speechllm.registry import METRICS
 from speechllm.talk_references import TalkReference
-
-MAX_SKIPPED_STEPS = 20
-"""Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
 
 DEFAULT_METRICS = ("wer", {"name": "wer", "normalizer": "whisper"}, "cer", "bleu", "chrf", "health", "speed")
 """Metrics where a recipe names none."""
@@ -123,7 +118,7 @@ class SpeechToText(LightningModule):
         self._run: DecodingRun
         self._processes: Processes
         self._val_losses: list[Tensor] = []
-        self._skipped_steps = self._skipped_in_a_row = self._skipped_clips = 0
+        self._skipped_steps, self._skipped_clips = SkippedSteps(), 0
         self._clock_s: float | None = None
 
     # Parts of the contract
@@ -174,20 +169,11 @@ class SpeechToText(LightningModule):
         # Lightning divides the loss by the accumulated batches, and DDP the gradients by the processes.
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
         norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1))
-        if norm is not None:
-            self._skipped_in_a_row = 0
+        self._skipped_steps.count(self.global_step, skipped=norm is None)
+        if norm is None:
+            self.log("skipped_steps", float(self._skipped_steps.total))
+        else:
             self.log("grad_norm", norm)
-            return
-        self._skipped_steps += 1
-        self._skipped_in_a_row += 1
-        rank_zero_warn(f"Step {self.global_step} skipped: its gradients are not finite ({self._skipped_steps} so far).")
-        self.log("skipped_steps", float(self._skipped_steps))
-        if self._skipped_in_a_row >= MAX_SKIPPED_STEPS:
-            msg = (
-                f"{MAX_SKIPPED_STEPS} steps in a row gave gradients that are not finite. Lower `lr`, raise "
-                f"`warmup_steps`, or train in `precision: 32-true` to find the cause."
-            )
-            raise UserError(msg)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the learning rate, of the first group where there are several, and utterances per second."""
@@ -240,8 +226,8 @@ class SpeechToText(LightningModule):
         """
         self._processes = Processes(self.trainer)
         if stage != "predict":
-            kinds = getattr(getattr(self.trainer, "datamodule", None), "eval_kinds", None)
-            self._processes.on_first(lambda: self._check_metrics(kinds("test") if kinds and stage == "test" else ()))
+            data = getattr(self.trainer, "datamodule", None) if stage == "test" else None
+            self._processes.on_first(lambda: check_at_start(self.metric_specs, data))
         self._run = DecodingRun("predict" if stage == "predict" else "test", self._processes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -300,12 +286,6 @@ class SpeechToText(LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Write the predictions, those of an interrupted run among them."""
         write_prediction(self._run, self._processes, results_folder(self.trainer, "predict"))
-
-    def _check_metrics(self, kinds: Iterable[tuple[str, str, str, str]]) -> None:
-        """Find out before weights are loaded what metrics cannot do, in general and for kinds of test utterances."""
-        build_metrics(self.metric_specs)
-        for sentence in check_metrics(blank_predictions(kinds, "test"), self.metric_specs):
-            rank_zero_warn(sentence)
 
     @property
     def decoding_options(self) -> dict[str, Any]:

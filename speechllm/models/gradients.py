@@ -3,7 +3,13 @@
 from collections.abc import Iterable
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+
+from speechllm.errors import UserError
+
+MAX_SKIPPED_STEPS = 20
+"""Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tensor | None:
@@ -27,3 +33,33 @@ def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tenso
     for parameter in with_gradient:
         parameter.grad = None
     return None
+
+
+class SkippedSteps:
+    """Count optimiser steps that are skipped since their gradients are not finite.
+
+    Attributes:
+        total: Number of steps skipped so far.
+    """
+
+    def __init__(self) -> None:
+        self.total = self._in_a_row = 0
+
+    def count(self, step: int, skipped: bool) -> None:
+        """Count a step, and warn if it is skipped.
+
+        Raises:
+            UserError: If too many in a row were.
+        """
+        if not skipped:
+            self._in_a_row = 0
+            return
+        self.total += 1
+        self._in_a_row += 1
+        rank_zero_warn(f"Step {step} skipped: its gradients are not finite ({self.total} so far).")
+        if self._in_a_row >= MAX_SKIPPED_STEPS:
+            msg = (
+                f"{MAX_SKIPPED_STEPS} steps in a row gave gradients that are not finite. Lower `lr`, raise "
+                f"`warmup_steps`, or train in `precision: 32-true` to find the cause."
+            )
+            raise UserError(msg)

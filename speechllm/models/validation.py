@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.errors import UserError
-from speechllm.evaluation.scoring import ScoredSet, by_test_set, score, summarize
+from speechllm.evaluation.scoring import ScoredSet, by_test_set, check_metrics, score, summarize
 from speechllm.evaluation.test_sets import group_by_test_set
 from speechllm.metrics.base import Metric
 from speechllm.predictions import Prediction
@@ -50,6 +50,22 @@ def build_metrics(specs: Sequence[Mapping[str, Any]]) -> list[Metric]:
                 raise UserError(msg)
             taken[figure.name] = spec
     return metrics
+
+
+def check_at_start(specs: Sequence[Mapping[str, Any]], data: Any) -> None:
+    """Find out before weights are loaded what metrics cannot do, and warn of figures that will not be given.
+
+    Args:
+        specs: Metric specs.
+        data: Datamodule whose test rows are to be scored, if it is known and can say of what kinds they are.
+
+    Raises:
+        UserError: If a metric cannot run, or two of them have figures of the same name.
+    """
+    build_metrics(specs)
+    if hasattr(data, "eval_kinds"):
+        for sentence in check_metrics(blank_predictions(data.eval_kinds("test"), "test"), specs):
+            rank_zero_warn(sentence)
 
 
 def score_validation(predictions: Sequence[Prediction], specs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
         {"out": "two_killed", "world_size": 2, "kill_after": 4},
         {"out": "one_killed", "kill_after": 4},
     )
-    failed = {"out": "failed", "corpus": str(folder / "silent"), "world_size": 2}
+    failed = {"out": "failed", "corpus": str(folder / "silent"), "world_size": 2, "metrics": ["wer"]}
     printed = run(folder, failed, {"out": "predict_killed", "stage": "predict", "kill_after": 5})
     assert "has no utterance with a reference to score" in printed["failed test"]
     return folder
