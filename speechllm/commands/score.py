@@ -49,7 +49,7 @@ def score(
         source_language: Language that is spoken, where the texts are translations of it.
         name: Name of the test set that the files hold, in tables and results.
         metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
-            A run is scored by those that it was scored by before, too.
+            A run is scored by those that it was scored by before, too, unless one of the same figure is given.
         talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
             `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored.
         resample_by: What intervals resample: utterance, recording (a talk) or speaker.
@@ -116,21 +116,38 @@ def _read(
 
 
 def _specs(metrics: list[str | dict[str, Any]] | None, system: "System") -> list[dict[str, Any]]:
-    """Return the specs of the metrics: those that a run was scored by and those that are given, or the default ones."""
+    """Return the specs of the metrics: those that a run was scored by and those that are given, or the default ones.
+
+    One that is given takes the place of another of the same figure, such as COMET by another back end.
+    """
     import speechllm.metrics  # noqa: F401  # registers the metrics
     from speechllm.registry import METRICS
 
-    chosen: list[Any] = [*system.run.get("metrics", []), *(metrics or [])]
-    if not chosen:
+    given, before = list(metrics or []), list(system.run.get("metrics", []))
+    if not given and not before:
         tasks = {task for p in system.predictions for task in p.task.split("+")}
-        chosen += TRANSCRIPT_METRICS if "asr" in tasks else ()
-        chosen += TRANSLATION_METRICS if "st" in tasks else ()
+        given += TRANSCRIPT_METRICS if "asr" in tasks else ()
+        given += TRANSLATION_METRICS if "st" in tasks else ()
     specs: list[dict[str, Any]] = []
-    for metric in chosen:
-        spec = {"name": metric} if isinstance(metric, str) else dict(metric)
+    new = [{"name": metric} if isinstance(metric, str) else dict(metric) for metric in given]
+    old = [{"name": metric} if isinstance(metric, str) else dict(metric) for metric in before]
+    for spec in [*old, *new]:
         METRICS.check(spec)
+    language = system.predictions[0].target_language
+    replaced = {_figure(spec, language) for spec in new if spec not in old}
+    for spec in [*(spec for spec in old if not replaced or _figure(spec, language) not in replaced), *new]:
         specs += [spec] if spec not in specs else []
     return specs
+
+
+def _figure(spec: dict[str, Any], language: str) -> str:
+    """Return the main figure of a metric; of one that cannot be built here, something that no figure is called."""
+    from speechllm.registry import METRICS
+
+    try:
+        return str(METRICS.build(spec, language=language).figures[0].name)
+    except UserError:
+        return repr(spec)
 
 
 def _kept(run: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

@@ -88,11 +88,13 @@ def score(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]])
         have no reference: a warning says so.
 
     Raises:
-        UserError: If a metric cannot run, or there is nothing that one can score.
+        UserError: If a metric cannot run, two give figures of one name, or there is nothing that one can score.
     """
     found, objections = [], []
+    pairs = list(_pair(specs, predictions))
+    _check_names(pairs)
     with Workers() as workers:
-        for spec, metric, test_set, places in _pair(specs, predictions):
+        for spec, metric, test_set, places in pairs:
             samples = [to_sample(predictions[place], test_set.text) for place in places]
             where = f"{test_set.corpus} {test_set.split}, {test_set.languages}"
             if objection := metric.objection(samples):
@@ -142,6 +144,21 @@ def _pair(
     for spec in specs:
         for test_set, places in group_by_test_set(predictions, METRICS.get(spec["name"]).scores).items():
             yield spec, METRICS.build(spec, language=test_set.language), test_set, places
+
+
+def _check_names(pairs: Iterable[tuple[Mapping[str, Any], Metric, TestSet, list[int]]]) -> None:
+    """Check that no two metrics give figures of one name, which tables and averages would take for the same.
+
+    Raises:
+        UserError: If two do.
+    """
+    taken: dict[tuple[str, TestSet], Mapping[str, Any]] = {}
+    for spec, metric, test_set, _ in pairs:
+        for figure in metric.figures:
+            other = taken.setdefault((figure.name, test_set), spec)
+            if other is not spec:
+                msg = f"Two metrics give the figure '{figure.name}': {dict(other)} and {dict(spec)}. Leave one out."
+                raise UserError(msg)
 
 
 def scores(scored_sets: Iterable[ScoredSet]) -> list[Score]:

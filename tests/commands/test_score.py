@@ -95,6 +95,16 @@ def test_a_run_is_scored_again_by_further_metrics_and_keeps_what_it_was(workplac
     assert "wer" in read_predictions("runs/x/test/predictions.jsonl")[0].statistics
 
 
+def test_a_metric_takes_the_place_of_another_of_its_figure(workplace):
+    write_predictions("runs/x/test/predictions.jsonl", [predicted(0, reference_transcript="One two three four")])
+    run = {"metrics": ["cer", {"name": "wer", "normalizer": "none"}], "scores": []}
+    Path("runs/x/test/run.json").write_text(json.dumps(run))
+    main(["score", "runs/x", "--metrics", "[wer]", "--out", "runs/x/test", "--samples", "0"])
+    found = json.loads(Path("runs/x/test/run.json").read_text())
+    assert found["metrics"] == [{"name": "cer"}, {"name": "wer"}]
+    assert [score["figure"] for score in found["scores"]] == ["cer", "cer_macro", "wer", "wer_macro"]
+
+
 def test_intervals_over_speakers_are_wider_where_speakers_differ(workplace):
     rows = ["id\thypothesis\treference\tspeaker"]
     for speaker in range(6):

@@ -91,6 +91,12 @@ def test_nothing_to_score():
         score([spoken(0, "en", "a", "")], [WER])
 
 
+def test_two_metrics_of_one_figure():
+    twins = [WER, {"name": "wer", "normalizer": "none"}]
+    with pytest.raises(UserError, match=r"Two metrics give the figure 'wer': .*'none'}\. Leave one out"):
+        score([spoken(0, "en", "a", "b")], twins)
+
+
 def test_a_figure_that_would_mislead_is_left_out_with_a_warning():
     predictions = [spoken(0, "ja", "今日わ", "今日は"), spoken(1, "en", "a b", "a c")]
     with pytest.warns(UserWarning, match=r"fake test, ja: no wer: 'ja' is written without spaces.*`mer` and `cer`"):

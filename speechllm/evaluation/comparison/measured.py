@@ -74,7 +74,7 @@ def score_systems(
         The systems, and a sentence for each metric that has nothing to say of a system or test set.
 
     Raises:
-        UserError: If a metric, or every one, cannot score any system.
+        UserError: If a metric, or every one, cannot score any system, or two give figures of one name.
     """
     found = [Scored(system) for system in systems]
     said: dict[str, list[str]] = {}
@@ -94,7 +94,11 @@ def score_systems(
             for warning in caught:
                 said.setdefault(str(warning.message), []).append(name)
             columns = _columns([item.test_set for item in sets])
-            scored.sets |= {(item.metric.figures[0].name, columns[item.test_set]): item for item in sets}
+            own = {(item.metric.figures[0].name, columns[item.test_set]): item for item in sets}
+            if twice := own.keys() & scored.sets.keys():
+                msg = f"Two metrics give the figure '{min(twice)[0]}', one of them {dict(spec)}. Leave one out."
+                raise UserError(msg)
+            scored.sets |= own
         if strict and len(errors) == len(found):
             raise errors[0]
         all_errors += errors

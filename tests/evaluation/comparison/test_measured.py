@@ -149,6 +149,11 @@ def test_transcripts_that_come_with_several_translations_have_a_column_each():
     assert columns == [("wer", "en (to de)"), ("wer", "en (to fr)"), ("bleu", "en-de"), ("bleu", "en-fr")]
 
 
+def test_two_metrics_of_one_figure():
+    with pytest.raises(UserError, match=r"Two metrics give the figure 'wer', one of them .*'none'"):
+        score_systems([system("a", ())], [WER, {"name": "wer", "normalizer": "none"}])
+
+
 def test_a_metric_that_fails_for_one_system_is_noted():
     silent = System("silent", [predicted(row, reference_transcript="") for row in range(3)], "", {}, "")
     scored, notes = score_systems([system("a", ()), silent], [WER])
