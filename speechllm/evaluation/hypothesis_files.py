@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from speechllm.errors import UserError, did_you_mean
 
 COLUMNS = ("id", "hypothesis", "reference", "source", "speaker", "recording", "duration_s")
 """Columns of a table that are read; others are passed over."""
+
+OPTIONAL = ("speaker", "recording", "duration_s")
+"""Columns whose cells may be null in JSON, where they are not known."""
+
+NUMBERS: dict[str, Any] = {"id": int, "speaker": int, "recording": int, "duration_s": int | float}
+"""Columns that may hold numbers in JSON."""
 
 ALIASES = {
     "hyp": "hypothesis",
@@ -25,7 +32,10 @@ ALIASES = {
 }
 """Other names of these columns, as NeMo and others write them."""
 
-TABLES = (".csv", ".tsv", ".jsonl", ".json")
+NEMO_HYPOTHESIS, NEMO_REFERENCE = "pred_text", "text"
+"""Columns of NeMo, where what is right is called ``text``; that name means other things elsewhere."""
+
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".trn")
 """Suffixes of tables; every other file holds a text a line."""
 
 
@@ -68,7 +78,8 @@ def read_table(path: Path, needed: str = "hypothesis") -> list[TableRow]:
     """Return the rows of a table.
 
     ``.csv`` has quotes as spreadsheets write them, ``.tsv`` takes quotes for text, ``.jsonl`` holds an object a line.
-    A ``.tsv`` of two columns needs no header: they are the id and what is needed.
+    ``.json`` holds the same or one list of objects. A ``.tsv`` of two columns needs no header: they are the id and what
+    is needed. ``.trn`` is the format of sclite: a text and, in parentheses, its id.
 
     Args:
         path: The file.
@@ -80,7 +91,10 @@ def read_table(path: Path, needed: str = "hypothesis") -> list[TableRow]:
     """
     text = _read(path)
     suffix = path.suffix.lower()
-    rows = list(_json_rows(path, text) if suffix in (".jsonl", ".json") else _separated_rows(path, text, needed))
+    if suffix == ".trn":
+        rows = list(_trn_rows(path, text, needed))
+    else:
+        rows = list(_json_rows(path, text) if suffix in (".jsonl", ".json") else _separated_rows(path, text, needed))
     if not rows:
         msg = f"{path}: the file has no rows. It needs one for each utterance."
         raise UserError(msg)
@@ -125,11 +139,13 @@ def _separated_rows(path: Path, text: str, needed: str) -> Iterator[TableRow]:
         raise UserError(msg) from error
     if not rows:
         return
-    header = [_column(name) for name in rows[0]]
+    header = _columns(rows[0])
     start = 1
     if needed not in header:
         if path.suffix.lower() != ".tsv" or len(header) != 2:
             hint = "".join(did_you_mean(name, [needed]) for name in rows[0])
+            if len(header) == 1 and any(mark in rows[0][0] for mark in ";\t"):
+                hint = " Cells are divided by commas in .csv, and by tabs in .tsv."
             msg = f"{path}: no column '{needed}'; the header has {', '.join(rows[0])}.{hint}"
             raise UserError(msg)
         header, start = ["id", needed], 0
@@ -140,32 +156,57 @@ def _separated_rows(path: Path, text: str, needed: str) -> Iterator[TableRow]:
         yield TableRow(f"{path}, row {number}", _known(zip(header, row, strict=True)))
 
 
-def _json_rows(path: Path, text: str) -> Iterator[TableRow]:
+def _trn_rows(path: Path, text: str, needed: str) -> Iterator[TableRow]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        where = f"{path}, row {number}"
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            msg = f"{where}: invalid JSON at column {error.colno}: {error.msg}."
-            raise UserError(msg) from error
+        found = re.fullmatch(r"(.*)\(([^()]+)\)\s*", line)
+        if found is None:
+            msg = f"{path}, row {number}: a row of .trn ends with the utterance's id in parentheses."
+            raise UserError(msg)
+        yield TableRow(f"{path}, row {number}", {"id": found[2].strip(), needed: found[1].strip()})
+
+
+def _json_rows(path: Path, text: str) -> Iterator[TableRow]:
+    for where, values in _json_values(path, text):
         if not isinstance(values, dict):
             msg = f"{where}: expected a JSON object a line."
             raise UserError(msg)
-        cells = _known((_column(name), value) for name, value in values.items())
+        cells = _known(zip(_columns(values), values.values(), strict=True))
+        cells = {name: value for name, value in cells.items() if value is not None or name not in OPTIONAL}
         for name, value in cells.items():
             if not isinstance(value, str):
-                if name != "duration_s" or isinstance(value, bool) or not isinstance(value, int | float):
+                kinds = NUMBERS.get(name)
+                if kinds is None or isinstance(value, bool) or not isinstance(value, kinds):
                     msg = f"{where}: '{name}' must be a text, but is {json.dumps(value)}."
                     raise UserError(msg)
                 cells[name] = str(value)
         yield TableRow(where, cells)
 
 
-def _column(name: str) -> str:
-    name = name.strip().lower()
-    return ALIASES.get(name, name)
+def _json_values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Yield each value of a file and where it is: of lines, or of the one list that a ``.json`` may be."""
+    where = str(path)
+    try:
+        if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+            yield from ((f"{path}, row {number}", value) for number, value in enumerate(json.loads(text), start=1))
+            return
+        for number, line in enumerate(text.split("\n"), start=1):
+            where = f"{path}, row {number}"
+            if line.strip():
+                yield where, json.loads(line)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column" if where == str(path) else "column"
+        msg = f"{where}: invalid JSON at {place} {error.colno}: {error.msg}."
+        raise UserError(msg) from error
+
+
+def _columns(names: Iterable[str]) -> list[str]:
+    """Return what the columns of a table hold, by the names that :data:`COLUMNS` has."""
+    plain = [name.strip().lower() for name in names]
+    if NEMO_HYPOTHESIS in plain and "reference" not in plain:
+        plain = ["reference" if name == NEMO_REFERENCE else name for name in plain]
+    return [ALIASES.get(name, name) for name in plain]
 
 
 def _known(cells: Any) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def read_pairs(hypotheses: Path, references: Path | None, sources: Path | None, 
         lines = enumerate(read_text_lines(hypotheses), start=1)
         rows = [TableRow(f"{hypotheses}, row {row}", {"id": str(row), "hypothesis": line}) for row, line in lines]
     expected = _texts(rows, hypotheses, references, "reference")
+    if not is_table(hypotheses):
+        _check_no_ids([row.cells["hypothesis"] for row in rows], expected)
     spoken = [""] * len(rows)
     if sources is not None or any("source" in row.cells for row in rows):
         spoken = _texts(rows, hypotheses, sources, "source")
@@ -65,6 +67,18 @@ def read_pairs(hypotheses: Path, references: Path | None, sources: Path | None, 
         _prediction(place, row, texts, origin)
         for place, (row, texts) in enumerate(zip(rows, zip(expected, spoken, strict=True), strict=True))
     ]
+
+
+def _check_no_ids(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    """Check that lines are texts alone, and no ids before them, as Kaldi writes them."""
+    first = [line.split(maxsplit=1)[0] if line.strip() else "" for line in references]
+    same = all(line.split(maxsplit=1)[:1] == [name] for line, name in zip(hypotheses, first, strict=True))
+    if same and 1 < len(first) == len(set(first)) and all(any(c.isdigit() for c in name) for name in first):
+        msg = (
+            f"It seems that each line of both files begins with an id, such as '{first[0]}', which would be counted as "
+            "a word. Write a tab after the id, and call the files .tsv: `sed 's/ /\\t/' text > text.tsv`."
+        )
+        raise UserError(msg)
 
 
 def _texts(rows: Sequence[TableRow], hypotheses: Path, file: Path | None, column: str) -> list[str]:
