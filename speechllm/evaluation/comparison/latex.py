@@ -15,6 +15,7 @@ SIGNS = {
     "_": r"\_",
     "{": r"\{",
     "}": r"\}",
+    "[": "{[}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -25,7 +26,7 @@ SIGNS = {
     "≥": r"$\geq$",
     "→": r"$\rightarrow$",
 }
-"""Signs that mean something to LaTeX, or that its fonts do not have."""
+"""Signs that mean something to LaTeX (``[`` does at the start of a row), or that its fonts do not have."""
 
 
 END = r"\\"

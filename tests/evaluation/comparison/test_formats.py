@@ -157,7 +157,7 @@ def test_latex_escapes_what_means_something_to_it(table):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
 def test_latex_compiles(tmp_path):
-    results = [Result(("G_1", name), "wer", "en", number) for number, name in enumerate((NASTY, "b ≥ c → d"))]
+    results = [Result(("G_1", name), "wer", "en", number) for number, name in enumerate((NASTY, "b ≥ c → d", "[5x5]"))]
     body = to_latex(arrange([*results, Result(("", "x"), "wer", "de", 1.0)]))
     document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "table.tex").write_text(document, encoding="utf-8")
