@@ -109,7 +109,7 @@ def compare(
     how = Resampling(resample_by, samples, test=test)
     specs, notes = choose_metrics(found, metrics) if found else ([], [])
     scored, more = score_systems(found, specs, strict=metrics is not None)
-    chosen = None if figures is None else [name.strip().lower() for name in figures.split(",") if name.strip()]
+    chosen = None if figures is None else [name.strip() for name in figures.split(",") if name.strip()]
     table = _arrange(scored, publications, chosen, baselines, how)
     table.notes += [*notes, *more]
     compression, unknown = _compression(found, publications)
@@ -144,7 +144,9 @@ def _arrange(
 
     if figures is not None:
         printed = [r.figure for publication in publications for r in publication.results]
-        check_figures(figures, [*all_figures(scored), *printed])
+        known = {name.lower(): name for name in [*printed, *all_figures(scored)]}
+        figures = [known.get(name.lower(), name) for name in figures]
+        check_figures(figures, list(known.values()))
         publications = [
             replace(
                 publication,

@@ -51,7 +51,8 @@ def score(
         metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
             A run is scored by those that it was scored by before, too, unless one of the same figure is given.
         talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
-            `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored.
+            `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored. What was
+            decoded is kept in `segments.jsonl`.
         resample_by: What intervals resample: utterance, recording (a talk) or speaker.
         samples: Number of bootstrap samples behind the intervals; 0 for none.
         out: Folder for predictions, figures and report, which `speechllm compare` reads.
@@ -63,14 +64,16 @@ def score(
         msg = f"`samples` must be at least 0, but is {samples}."
         raise UserError(msg)
     system = _read(hypotheses, references, sources, language, source_language, name)
+    decoded = system.predictions
     if talk_references is not None:
         from speechllm.evaluation.long_form import realign
         from speechllm.talk_references import read_talk_references
 
-        system.predictions = realign(system.predictions, read_talk_references(Path(talk_references)))
+        system.predictions = realign(decoded, read_talk_references(Path(talk_references)))
     specs = _specs(metrics, system)
     from speechllm.evaluation.run_record import Run
-    from speechllm.evaluation.test_folder import Resampling, assess, record_of, write_results
+    from speechllm.evaluation.test_folder import SEGMENTS_FILE, Resampling, assess, record_of, write_results
+    from speechllm.predictions import write_predictions
 
     results = assess(system.predictions, specs, Run(), Resampling(resample_by, samples))
     if not results.scored_sets:
@@ -83,6 +86,8 @@ def score(
         raise UserError(msg)
     print(results.report)
     if out is not None:
+        if talk_references is not None:  # the folder may be that of the run, whose predictions give way
+            write_predictions(Path(out) / SEGMENTS_FILE, decoded)
         record = record_of(results, specs, Run(command=shlex.join(["speechllm", *sys.argv[1:]])))
         write_results(Path(out), results, _kept(system.run, record))
         print(f"\nResults: {out}")

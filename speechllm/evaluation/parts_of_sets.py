@@ -33,7 +33,7 @@ class Workers:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = min(MOST_WORKERS, len(os.sched_getaffinity(0))) if workers is None else workers
+        self._workers = min(MOST_WORKERS, _cores()) if workers is None else workers
         self._pool: WorkerPool[Job, NDArray[np.float64]] | None = None
 
     def __enter__(self) -> "Workers":
@@ -65,6 +65,11 @@ class Workers:
         assert self._pool is not None
         for job, result in self._pool.map(jobs):
             yield metric.statistics(job[2]) if isinstance(result, Crash) else result
+
+
+def _cores() -> int:
+    """Return the number of cores that may be used; all where the system does not say which, as macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def part_statistics(job: Job) -> NDArray[np.float64]:

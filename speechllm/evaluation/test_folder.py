@@ -14,6 +14,9 @@ from speechllm.predictions import Prediction, write_predictions
 
 PREDICTIONS_FILE = "predictions.jsonl"
 REPORT_FILE = "report.txt"
+SEGMENTS_FILE = "segments.jsonl"
+"""What was decoded of talks, where other segments are scored."""
+
 DECIMALS = 9
 """Decimals of the statistics in files: counts come back as they were."""
 
@@ -65,7 +68,8 @@ def assess(
     Raises:
         UserError: If a metric cannot score them, or the units to resample are not known.
     """
-    resampling_units(predictions, [], resampling.by)  # a wrong name is found before the work
+    resampled = range(len(predictions) if resampling.samples else 0)
+    resampling_units(predictions, resampled, resampling.by)  # what cannot be is found before the work
     scored_sets = score(predictions, specs)
     intervals = {}
     for scored in scored_sets if resampling.samples else []:

@@ -16,6 +16,8 @@ import soundfile
 
 from speechllm.cli import main
 from speechllm.commands.zoo_figures import compression
+from speechllm.metrics.base import Figure
+from speechllm.metrics.chrf import Chrf
 from speechllm.predictions import write_predictions
 from tests.evaluation.predicted import predicted, translated
 
@@ -184,6 +186,25 @@ def test_metrics_that_recipes_do_not_share_are_named(runs, capsys):
     )
     assert "chrF ↑ en-de" in out
     assert "tok:char" in out
+
+
+def test_figures_may_have_capitals(runs, capsys, monkeypatch):
+    monkeypatch.setattr(Chrf, "figures", (Figure("chrf_XL", "points", True),))
+    for name in ("chrf_XL", "chrf_xl"):
+        out = compare(
+            capsys,
+            "runs/base",
+            "runs/conv",
+            "--metrics",
+            "[chrf]",
+            "--figures",
+            name,
+            "--page",
+            "false",
+            "--samples",
+            "9",
+        )
+        assert "chrF (XL) ↑ en-de" in out
 
 
 def test_published_figures_stand_beside_runs_and_alone(runs, capsys):

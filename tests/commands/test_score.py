@@ -135,6 +135,7 @@ def test_talks_are_aligned_with_their_references(workplace):
     assert [p.hypothesis_translation for p in read_predictions("out/predictions.jsonl")] == [
         line["translation"] for line in lines
     ]
+    assert [p.hypothesis_translation for p in read_predictions("out/segments.jsonl")] == said
 
 
 @pytest.mark.parametrize(
