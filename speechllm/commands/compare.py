@@ -45,7 +45,7 @@ def compare(
     systems: list[str],
     published: list[str] | None = None,
     baseline: str | None = None,
-    metrics: list[str | dict[str, Any]] | None = None,
+    metrics: list[str | dict[str, Any]] | str | None = None,
     figures: str | None = None,
     resample_by: Literal["utterance", "recording", "speaker"] = "utterance",
     samples: int = 1000,
@@ -80,8 +80,8 @@ def compare(
             are checked.
         baseline: Name of the system that others are tested against, looked for in each group; GROUP/NAME where one
             system is meant. A group without it takes the only one there is.
-        metrics: Names of metrics, or specs with options: '[bleu, {name: wer, normalizer: whisper}]'. Where not given,
-            those that all runs were tested with.
+        metrics: Names of metrics, or specs with options: wer,bleu or '[bleu, {name: wer, normalizer: whisper}]'. Where
+            not given, those that all runs were tested with.
         figures: Figures to show, divided by commas, such as wer,bleu; the main one of each metric where not given.
         resample_by: What is drawn at random: utterances, recordings (talks, for instance) or speakers.
         samples: Number of bootstrap samples, and of random exchanges.

@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechllm.errors import UserError
+from speechllm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from speechllm.evaluation.systems import System
 
 TRANSCRIPT_METRICS = ("wer", {"name": "wer", "normalizer": "whisper"}, "cer", "health")
+WORDLESS_METRICS = ("cer", "health")
+"""Metrics of transcripts in languages without spaces between words."""
+
 TRANSLATION_METRICS = ("bleu", "chrf", "health")
 
 
@@ -21,7 +24,7 @@ def score(
     language: str | None = None,
     source_language: str | None = None,
     name: str = "files",
-    metrics: list[str | dict[str, Any]] | None = None,
+    metrics: list[str | dict[str, Any]] | str | None = None,
     talk_references: str | None = None,
     resample_by: str = "utterance",
     samples: int = 1000,
@@ -48,8 +51,9 @@ def score(
         language: Language of hypotheses and references, such as en.
         source_language: Language that is spoken, where the texts are translations of it.
         name: Name of the test set that the files hold, in tables and results.
-        metrics: Names of metrics, or specs with options; those that fit transcripts or translations where not given.
-            A run is scored by those that it was scored by before, too, unless one of the same figure is given.
+        metrics: Names of metrics, or specs with options: wer,cer or '[wer, {name: wer, normalizer: whisper}]'; those
+            that fit transcripts or translations where not given. `speechllm zoo metrics` lists them. A run is scored by
+            those that it was scored by before, too, unless one of the same figure is given.
         talk_references: References of whole talks, as `speechllm prepare iwslt` writes them to
             `<split>.references.jsonl`; the segments of a run are aligned with them before they are scored. What was
             decoded is kept in `segments.jsonl`.
@@ -63,6 +67,9 @@ def score(
     if samples < 0:
         msg = f"`samples` must be at least 0, but is {samples}."
         raise UserError(msg)
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        msg = f"`out` names a folder for results, but '{out}' is a file."
+        raise UserError(msg)
     system = _read(hypotheses, references, sources, language, source_language, name)
     decoded = system.predictions
     if talk_references is not None:
@@ -75,15 +82,15 @@ def score(
     from speechllm.evaluation.test_folder import SEGMENTS_FILE, Resampling, assess, record_of, write_results
     from speechllm.predictions import write_predictions
 
-    results = assess(system.predictions, specs, Run(), Resampling(resample_by, samples))
+    told = {} if talk_references else system.run
+    pace = {name: told[name] for name in ("processes", "wall_s", "taken_over") if told.get(name)}
+    results = assess(system.predictions, specs, Run(**pace), Resampling(resample_by, samples))
+    absent = _without_text(specs, system)
     if not results.scored_sets:
-        names = ", ".join(spec["name"] for spec in specs)
-        kind = "translations" if any("st" in p.task for p in system.predictions) else "transcripts"
-        msg = (
-            f"None of the metrics {names} scores {kind}. BLEU, chrF and COMET score translations, which "
-            "`--source_language` makes of the texts; error rates score transcripts."
-        )
+        msg = f"Nothing can be scored: {'; '.join(absent)}. `--source_language` makes translations of the texts."
         raise UserError(msg)
+    for sentence in absent if metrics is not None else []:
+        print(f"{sentence[0].upper()}{sentence[1:]}.", file=sys.stderr)
     print(results.report)
     if out is not None:
         if talk_references is not None:  # the folder may be that of the run, whose predictions give way
@@ -106,6 +113,10 @@ def _read(
     from speechllm.evaluation.systems import System, holds_predictions, read_system
 
     path = Path(hypotheses)
+    if not path.exists():
+        near = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        msg = f"'{hypotheses}' does not exist.{did_you_mean(hypotheses, near)}"
+        raise UserError(msg)
     given = {"references": references, "sources": sources, "language": language, "source_language": source_language}
     if path.is_dir() or holds_predictions(path):
         unneeded = [f"--{option}" for option, value in given.items() if value is not None]
@@ -116,28 +127,32 @@ def _read(
     if language is None:
         msg = "Say which language the texts are in: `--language en`, and `--source_language` for translations."
         raise UserError(msg)
+    if sources is not None and source_language is None:
+        msg = (
+            "`--sources` are what translations were made from. Say in which language they are, such as "
+            "`--source_language en`, or leave them out to score transcripts."
+        )
+        raise UserError(msg)
     files = [None if file is None else Path(file) for file in (references, sources)]
     return System(path.stem, read_pairs(path, files[0], files[1], Origin(language, source_language, name)))
 
 
-def _specs(metrics: list[str | dict[str, Any]] | None, system: "System") -> list[dict[str, Any]]:
+def _specs(metrics: list[str | dict[str, Any]] | str | None, system: "System") -> list[dict[str, Any]]:
     """Return the specs of the metrics: those that a run was scored by and those that are given, or the default ones.
 
     One that is given takes the place of another of the same figure, such as COMET by another back end.
     """
-    import speechllm.metrics  # noqa: F401  # registers the metrics
-    from speechllm.registry import METRICS
+    from speechllm.evaluation.metric_specs import metric_specs
+    from speechllm.metrics.text import has_word_spaces
 
-    given, before = list(metrics or []), list(system.run.get("metrics", []))
-    if not given and not before:
+    new, old = metric_specs(metrics or []), metric_specs(system.run.get("metrics", []))
+    if not new and not old:
         tasks = {task for p in system.predictions for task in p.task.split("+")}
-        given += TRANSCRIPT_METRICS if "asr" in tasks else ()
-        given += TRANSLATION_METRICS if "st" in tasks else ()
+        if "asr" in tasks:
+            words = any(has_word_spaces(p.source_language) for p in system.predictions)
+            new += metric_specs(TRANSCRIPT_METRICS if words else WORDLESS_METRICS)
+        new += metric_specs(TRANSLATION_METRICS) if "st" in tasks else []
     specs: list[dict[str, Any]] = []
-    new = [{"name": metric} if isinstance(metric, str) else dict(metric) for metric in given]
-    old = [{"name": metric} if isinstance(metric, str) else dict(metric) for metric in before]
-    for spec in [*old, *new]:
-        METRICS.check(spec)
     language = system.predictions[0].target_language
     replaced = {_figure(spec, language) for spec in new if spec not in old}
     for spec in [*(spec for spec in old if not replaced or _figure(spec, language) not in replaced), *new]:
@@ -153,6 +168,17 @@ def _figure(spec: dict[str, Any], language: str) -> str:
         return str(METRICS.build(spec, language=language).figures[0].name)
     except UserError:
         return repr(spec)
+
+
+def _without_text(specs: list[dict[str, Any]], system: "System") -> list[str]:
+    """Return a clause for each metric of a text that the system did not write."""
+    from speechllm.registry import METRICS
+
+    tasks = {task for p in system.predictions for task in p.task.split("+")}
+    texts = {"answer", *({"transcript"} if "asr" in tasks else ()), *({"translation"} if "st" in tasks else ())}
+    found = dict.fromkeys(spec["name"] for spec in specs if not texts & set(METRICS.get(spec["name"]).scores))
+    there = " and ".join(f"{text}s" for text in sorted(texts - {"answer"}))
+    return [f"no {name}: it scores {METRICS.get(name).scores[0]}s, and there are {there} only" for name in found]
 
 
 def _kept(run: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

@@ -141,13 +141,23 @@ def test_talks_are_aligned_with_their_references(workplace):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.txt", "--language", "en"], "none.txt: the file cannot be read"),
+        (["none.txt", "--language", "en"], "'none.txt' does not exist."),
         (["hyp.txt", "--references", "ref.txt"], "Say which language the texts are in"),
         (["hyp.txt", "--language", "en"], "row 1: no reference"),
         (["hyp.txt", "--references", "short.txt", "--language", "en"], "has 60, short.txt has 1. Nothing was scored"),
         (["hyp.txt", "--references", "ref.txt", "--language", "english"], "Unknown language 'english'"),
         (["hyp.txt", "--references", "ref.txt", "--language", "en", "--metrics", "[were]"], "Did you mean 'wer'"),
-        (["hyp.txt", "--references", "ref.txt", "--language", "en", "--metrics", "[bleu]"], "None of the metrics bleu"),
+        (
+            ["hyp.txt", "--references", "ref.txt", "--language", "en", "--metrics", "bleu"],
+            "Nothing can be scored: no bleu: it scores translations, and there are transcripts only.",
+        ),
+        (["hyp.tx", "--references", "ref.txt", "--language", "en"], "'hyp.tx' does not exist. Did you mean 'hyp.txt'?"),
+        (["runs/y"], "'runs/y' does not exist. Did you mean 'runs/x'?"),
+        (
+            ["hyp.txt", "--references", "ref.txt", "--sources", "ref.txt", "--language", "de"],
+            "Say in which language they are, such as `--source_language en`",
+        ),
+        (["hyp.txt", "--references", "ref.txt", "--language", "en", "--out", "hyp.txt"], "but 'hyp.txt' is a file"),
         (
             ["hyp.txt", "--references", "ref.txt", "--language", "en", "--resample_by", "speech"],
             "Did you mean 'speaker'",
@@ -163,6 +173,33 @@ def test_wrong_input(texts, capsys, arguments, message):
     Path("empty.txt").write_text("")
     write_predictions("runs/x/test/predictions.jsonl", [predicted(0)])
     assert message in fails(arguments, capsys)
+
+
+def test_metrics_by_name(texts, capsys):
+    """A metric that was asked for and scores another kind of text is not passed over in silence."""
+    main(["score", "hyp.txt", "--references", "ref.txt", "--language", "en", "--metrics", "cer,bleu", "--out", "out"])
+    assert set(figures()) == {"cer", "cer_macro"}
+    assert capsys.readouterr().err == "No bleu: it scores translations, and there are transcripts only.\n"
+
+
+def test_a_language_without_word_spaces(workplace, recwarn):
+    """Nothing is said of word error rates that nobody asked for."""
+    Path("hyp.txt").write_text("今日はいい天気\n", encoding="utf-8")
+    Path("ref.txt").write_text("今日は良い天気\n", encoding="utf-8")
+    main(["score", "hyp.txt", "--references", "ref.txt", "--language", "ja", "--out", "out"])
+    found = figures()
+    assert found["cer"]["value"] == pytest.approx(100 / 7)
+    assert "wer" not in found
+    assert not [warning for warning in recwarn if "wer" in str(warning.message)]
+
+
+def test_a_run_keeps_what_is_known_of_its_pace(workplace, capsys):
+    write_predictions("runs/x/test/predictions.jsonl", [predicted(0)])
+    Path("runs/x/test/run.json").write_text('{"metrics": ["wer"], "wall_s": 2.0, "processes": 2}')
+    main(["score", "runs/x", "--metrics", "cer", "--out", "runs/x/test"])
+    assert "1 utterances decoded in 2.0 s by 2 processes" in capsys.readouterr().out
+    record = json.loads(Path("runs/x/test/run.json").read_text())
+    assert (record["wall_s"], record["processes"]) == (2.0, 2)
 
 
 def test_help_and_scores_need_no_torch(texts):

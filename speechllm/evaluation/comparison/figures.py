@@ -6,6 +6,7 @@ from typing import Any
 
 import speechllm.metrics  # noqa: F401  # registers the metrics
 from speechllm.errors import UserError, did_you_mean
+from speechllm.evaluation.metric_specs import metric_specs
 from speechllm.evaluation.systems import System
 from speechllm.registry import METRICS
 
@@ -17,14 +18,14 @@ Spec = dict[str, Any]
 
 
 def choose_metrics(
-    systems: Sequence[System], metrics: Iterable[str | Mapping[str, Any]] | None = None
+    systems: Sequence[System], metrics: str | Iterable[str | Mapping[str, Any]] | None = None
 ) -> tuple[list[Spec], list[str]]:
     """Return the metrics that systems are compared by, and what was left out.
 
     Args:
         systems: The systems.
-        metrics: Names of metrics, or specs. Where they are not given, those that all systems were tested with, as
-            ``run.json`` says it; hypotheses from other files take what the runs have.
+        metrics: Names of metrics, or specs, or a text that names some. Where they are not given, those that all systems
+            were tested with, as ``run.json`` says it; hypotheses from other files take what the runs have.
 
     Returns:
         Metric specs, and a sentence for each that only some systems were tested with.
@@ -33,10 +34,7 @@ def choose_metrics(
         UserError: If a metric is not known, or the systems were tested with none in common.
     """
     if metrics is not None:
-        chosen = [_spec(metric) for metric in metrics]
-        for spec in chosen:
-            METRICS.check(spec)
-        return chosen, []
+        return metric_specs(metrics), []
     named = [(system, specs) for system in systems if (specs := tested_with(system.run)) is not None]
     if not named:
         tasks = {task for system in systems for p in system.predictions for task in p.task.split("+")}
