@@ -4,8 +4,10 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import get_origin
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_origin
 
 from speechllm import __version__
 from speechllm.errors import UserError, did_you_mean
@@ -82,13 +84,29 @@ def _run(command: str, arguments: list[str]) -> None:
         run(command, arguments)
     elif command in OTHER_COMMANDS:
         module = importlib.import_module(f"speechllm.commands.{command.replace('-', '_')}")
-        if hasattr(module, "run"):  # a command whose options depend on its arguments
-            module.run(arguments)
-        else:
-            _call(getattr(module, command), command, arguments)
+        with _plain_warnings():
+            if hasattr(module, "run"):  # a command whose options depend on its arguments
+                module.run(arguments)
+            else:
+                _call(getattr(module, command), command, arguments)
     else:
         msg = f"Unknown command.{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}."
         raise UserError(msg)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show what is to be told to users as a sentence, without the line of the program that told it."""
+    before = warnings.formatwarning
+
+    def form(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+        return f"Warning: {message}\n" if category is UserWarning else before(message, category, *where, **more)
+
+    warnings.formatwarning = form
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _call(function: Callable[..., None], command: str, arguments: list[str]) -> None:

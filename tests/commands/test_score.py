@@ -193,6 +193,15 @@ def test_a_language_without_word_spaces(workplace, recwarn):
     assert not [warning for warning in recwarn if "wer" in str(warning.message)]
 
 
+def test_warnings_are_sentences(workplace):
+    """Nobody who scores files wants to read the line of the program that warns."""
+    Path("hyp.txt").write_text("今日はいい天気\n", encoding="utf-8")
+    command = [*(sys.executable, "-m", "speechllm", "score", "hyp.txt", "--references", "hyp.txt"), "--language", "ja"]
+    found = subprocess.run([*command, "--metrics", "wer,cer"], check=True, capture_output=True, text=True, timeout=60)
+    assert found.stderr.startswith("Warning: files test, ja: no wer: 'ja' is written without spaces between words.")
+    assert found.stderr.count("\n") == 1
+
+
 def test_a_run_keeps_what_is_known_of_its_pace(workplace, capsys):
     write_predictions("runs/x/test/predictions.jsonl", [predicted(0)])
     Path("runs/x/test/run.json").write_text('{"metrics": ["wer"], "wall_s": 2.0, "processes": 2}')
