@@ -1,5 +1,6 @@
 """The table as a page that stands alone."""
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -97,9 +98,10 @@ def _title(cell: Cell, baseline: str) -> str:
     if cell.result is None or cell.result.interval is None:
         return ""
     low, high = cell.result.interval
-    said = [f"95 % interval {low:.2f} to {high:.2f}", f"{cell.result.utterances} utterances"]
+    said = [] if math.isnan(low) else [f"95 % interval {low:.2f} to {high:.2f}"]
+    said.append(f"{cell.result.utterances} utterances")
     found = cell.result.comparison
-    if found is not None:
+    if found is not None and not math.isnan(found.p_bootstrap):
         said.append(f"{found.difference:+.2f} against {baseline} ({found.low:+.2f} to {found.high:+.2f})")
         said.append(f"p = {found.p_bootstrap:.3f} (bootstrap), {found.p_randomization:.3f} (randomization)")
     return f' title="{escape("; ".join([*said, cell.result.signature]))}"'

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -114,6 +115,14 @@ def test_html_parses_and_says_intervals(table):
     assert page.links == ["utterances.html", "by_duration_wer.png"]
     assert "<i>" not in text
     assert not re.search(r"https?://|<script|<link", text), "the page stands alone"
+
+
+def test_html_says_nothing_of_intervals_that_there_are_not():
+    nothing = Comparison("wer", 2.0, 1.0, *[math.nan] * 4)
+    one = Result(
+        ("", "a"), "wer", "en", 1.0, "%", False, utterances=3, interval=(math.nan, math.nan), comparison=nothing
+    )
+    assert 'title="3 utterances; "' in to_html(arrange([one]))
 
 
 def test_json_has_everything_unrounded(table):
