@@ -138,9 +138,14 @@ def _arrange(
 
     from speechllm.evaluation.comparison.arrangement import arrange
     from speechllm.evaluation.comparison.figures import check_figures
-    from speechllm.evaluation.comparison.measured import all_figures, differing_signatures, measure, untested
+    from speechllm.evaluation.comparison.measured import (
+        all_figures,
+        differing_signatures,
+        measure,
+        signatures_by_title,
+        untested,
+    )
     from speechllm.evaluation.comparison.reading import check_common
-    from speechllm.evaluation.comparison.table import figure_title
 
     if figures is not None:
         printed = [r.figure for publication in publications for r in publication.results]
@@ -161,7 +166,7 @@ def _arrange(
     check_common(table)
     table.notes += [*differing_signatures(results), *untested(results, baselines)]
     table.test = str(how) if any(r.comparison for r in results) else ""
-    table.signatures = list(dict.fromkeys((figure_title(r.figure), r.signature) for r in results))
+    table.signatures = signatures_by_title(results)
     return table
 
 

@@ -135,6 +135,25 @@ def test_runs_are_compared_and_differences_tested(runs, capsys):
     assert contents["signatures"][0]["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
 
 
+def test_signatures_say_of_which_languages_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    texts = [("en", "the cat"), ("de", "die Katze"), ("ja", "猫です")]
+    rows = [
+        predicted(
+            place,
+            source_language=language,
+            target_language=language,
+            reference_transcript=text,
+            hypothesis_transcript=text,
+        )
+        for place, (language, text) in enumerate(texts)
+    ]
+    write_predictions("a/predictions.jsonl", rows)
+    printed = compare(capsys, "a", "--metrics", "cer", "--samples", "9", "--page", "false")
+    assert "- CER en, de: `cer|spaces:yes|norm:none|" in printed
+    assert "- CER ja: `cer|spaces:no|norm:none|" in printed
+
+
 def test_the_page_of_the_table_links_the_pictures_and_the_utterances(runs, capsys):
     compare(capsys, "runs/base", "runs/wlq", "--samples", "20", "--out", "results/a b")
     folder = Path("results/a b")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from speechllm.errors import UserError
 from speechllm.evaluation.comparison.kept_statistics import score_with_kept
 from speechllm.evaluation.comparison.results import Key, Result, full_name, is_significant
+from speechllm.evaluation.comparison.table import figure_title
 from speechllm.evaluation.scoring import ScoredSet
 from speechllm.evaluation.significance import Comparison, compare, confidence_intervals, resampling_units
 from speechllm.evaluation.systems import System
@@ -129,6 +130,18 @@ def measure(
                 found += [r for r in _results(system, column, item, other, how) if r.figure in names]
     order = list(figures) if figures is not None else list(dict.fromkeys(r.figure for r in found))
     return sorted(found, key=lambda result: order.index(result.figure))
+
+
+def signatures_by_title(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Return title and signature of each figure, and of which languages where it has several signatures."""
+    languages: dict[str, dict[str, dict[str, None]]] = {}
+    for r in results:
+        languages.setdefault(r.figure, {}).setdefault(r.signature, {})[r.languages] = None
+    return [
+        (figure_title(figure) + (f" {', '.join(where)}" if len(found) > 1 else ""), signature)
+        for figure, found in languages.items()
+        for signature, where in found.items()
+    ]
 
 
 def differing_signatures(results: Sequence[Result]) -> list[str]:
