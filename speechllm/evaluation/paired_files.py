@@ -76,7 +76,7 @@ def _check_no_ids(hypotheses: Sequence[str], references: Sequence[str]) -> None:
     if same and 1 < len(first) == len(set(first)) and all(any(c.isdigit() for c in name) for name in first):
         msg = (
             f"It seems that each line of both files begins with an id, such as '{first[0]}', which would be counted as "
-            "a word. Write a tab after the id, and call the files .tsv: `sed 's/ /\\t/' text > text.tsv`."
+            "a word. Write a tab after the id, and call the files .tsv: `sed 's/ \\|$/\\t/' text > text.tsv`."
         )
         raise UserError(msg)
 
