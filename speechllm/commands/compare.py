@@ -141,6 +141,7 @@ def _arrange(
     from speechllm.evaluation.comparison.measured import (
         all_figures,
         differing_signatures,
+        few_units,
         measure,
         signatures_by_title,
         untested,
@@ -164,7 +165,7 @@ def _arrange(
     results = measure(scored, figures, baselines, how)
     table = arrange(results, publications, baselines, [item.key for item in scored])
     check_common(table)
-    table.notes += [*differing_signatures(results), *untested(results, baselines)]
+    table.notes += [*differing_signatures(results), *untested(results, baselines), *few_units(scored, results, how)]
     table.test = str(how) if any(r.comparison for r in results) else ""
     table.signatures = signatures_by_title(results)
     return table

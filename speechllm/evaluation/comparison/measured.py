@@ -20,6 +20,10 @@ Column = tuple[str, str, str, str]
 """Corpus, split, languages and text."""
 
 
+FEW_UNITS = 15
+"""Units from which the bootstrap keeps its level, about."""
+
+
 @dataclass(frozen=True)
 class Resampling:
     """How differences are tested.
@@ -179,6 +183,34 @@ def untested(results: Sequence[Result], baselines: Mapping[Key, Key | None]) -> 
     return [
         f"{full_name(key)}: not tested against a baseline, and so without asterisk: {', '.join(places)}."
         for key, places in found.items()
+    ]
+
+
+def few_units(scored: Sequence[Scored], results: Sequence[Result], how: Resampling) -> list[str]:
+    """Return a sentence for each number of units that is too small for the bootstrap, where it decides.
+
+    Of two systems that are equally good, it finds a difference in half of the cases with 2 units, in 12 % with 8 and in
+    7 % with 15, since it knows no other values than those of the units. Approximate randomization stays below 5 %.
+
+    Args:
+        scored: The systems.
+        results: What was measured.
+        how: How differences were tested.
+    """
+    tested = {r.system for r in results if r.significant is not None}
+    if how.test != "bootstrap":
+        return []
+    counts: dict[int, dict[str, None]] = {}
+    for system in (item for item in scored if item.key in tested):
+        for (_, column), item in system.sets.items():
+            units = units_of(system.system, item, how.by)
+            count = len(item.places) if units is None else len(set(units))
+            if 1 < count < FEW_UNITS:
+                counts.setdefault(count, {})[" ".join(column[:3])] = None
+    return [
+        f"{', '.join(places)}: with {count} {how.by}s, the bootstrap takes chance for a difference more often than "
+        "p-values say. `--test randomization` does not."
+        for count, places in counts.items()
     ]
 
 

@@ -11,6 +11,7 @@ from speechllm.evaluation.comparison.measured import (
     Resampling,
     all_figures,
     differing_signatures,
+    few_units,
     measure,
     score_systems,
     untested,
@@ -128,6 +129,22 @@ def test_what_was_not_tested_is_said():
     published = measure(scored, None, dict.fromkeys(keys[:2], ("", "printed")), Resampling(samples=10))
     assert untested(published, dict.fromkeys(keys[:2], ("", "printed"))) == [f"base: {why}", f"good: {why}"]
     assert untested(measure(scored, None, {}, Resampling(samples=10)), dict.fromkeys(keys)) == []
+
+
+def test_units_too_few_for_the_bootstrap_are_pointed_out():
+    systems = [system("base", range(10)), system("good", ())]
+    for item in systems:
+        item.predictions = [dataclasses.replace(p, speaker=f"s{p.row % 4}") for p in item.predictions]
+    scored, _ = score_systems(systems, [WER])
+    baselines = {("", "base"): None, ("", "good"): ("", "base")}
+
+    def said(how):
+        return few_units(scored, measure(scored, None, baselines, how), how)
+
+    (sentence,) = said(Resampling("speaker", 10))
+    assert sentence.startswith("fake test en: with 4 speakers, the bootstrap takes chance for a difference")
+    assert said(Resampling("speaker", 10, test="randomization")) == []
+    assert said(Resampling("utterance", 10)) == []
 
 
 def test_figures_come_in_the_order_that_was_asked_for():
