@@ -100,7 +100,7 @@ def score(predictions: Sequence[Prediction], specs: Iterable[Mapping[str, Any]])
             if objection := metric.objection(samples):
                 objections.append(f"{where}: no {objection}")
                 continue
-            if metric.compares and not any(sample.reference for sample in samples):
+            if metric.compares and not any(sample.reference.strip() for sample in samples):
                 objections.append(f"{where}: {metric.nothing_to_score()}")
                 continue
             statistics = workers.statistics(spec, metric, samples)

@@ -91,6 +91,14 @@ def test_nothing_to_score():
         score([spoken(0, "en", "a", "")], [WER])
 
 
+@pytest.mark.parametrize("reference", ["", " "])
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_translations_without_any_reference_have_no_figure(name, reference):
+    untold = [translated(row, reference_translation=reference) for row in range(3)]
+    with pytest.raises(UserError, match=rf"fake test, en-de: {name} \('de'\) has no utterance with a reference"):
+        score(untold, [{"name": name}])
+
+
 def test_two_metrics_of_one_figure():
     twins = [WER, {"name": "wer", "normalizer": "none"}]
     with pytest.raises(UserError, match=r"Two metrics give the figure 'wer': .*'none'}\. Leave one out"):
