@@ -111,6 +111,21 @@ def read_table(path: Path, needed: str = "hypothesis") -> list[TableRow]:
     return rows
 
 
+def by_id(rows: Sequence[TableRow]) -> dict[str, TableRow]:
+    """Return the rows of a table by their ids, in their order.
+
+    Raises:
+        UserError: If a row has no id.
+    """
+    found = {}
+    for row in rows:
+        if "id" not in row.cells:
+            msg = f"{row.where}: no 'id', by which rows of tables belong together. Files of lines need none."
+            raise UserError(msg)
+        found[row.cells["id"]] = row
+    return found
+
+
 def _read(path: Path) -> str:
     try:
         data = path.read_bytes()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speechllm.errors import UserError, did_you_mean
-from speechllm.evaluation.hypothesis_files import TableRow, check_lengths, is_table, read_table, read_text_lines
+from speechllm.evaluation.hypothesis_files import TableRow, by_id, check_lengths, is_table, read_table, read_text_lines
 from speechllm.languages import check_language
 from speechllm.predictions import Prediction
 
@@ -93,16 +93,15 @@ def _texts(rows: Sequence[TableRow], hypotheses: Path, file: Path | None, column
         lines = read_text_lines(file)
         check_lengths([(str(hypotheses), len(rows)), (str(file), len(lines))])
         return lines
-    texts = {row.cells.get("id", ""): row for row in read_table(file, column)}
+    texts = by_id(read_table(file, column))
     found = []
-    for row in rows:
-        name = row.cells.get("id", "")
+    for name, row in by_id(rows).items():
         if name not in texts:
             msg = f"{row.where}: '{file}' has no {column} of '{name}'.{did_you_mean(name, texts)}"
             raise UserError(msg)
         found.append(texts[name].cells[column])
     if len(texts) > len(rows):
-        ids = {row.cells.get("id", "") for row in rows}
+        ids = {row.cells["id"] for row in rows}
         absent = [name for name in texts if name not in ids]
         msg = f"{hypotheses}: no hypothesis for {len(absent)} of {len(texts)} utterances of '{file}': '{absent[0]}', …"
         raise UserError(msg)

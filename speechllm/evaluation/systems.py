@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from speechllm.errors import UserError, did_you_mean
-from speechllm.evaluation.hypothesis_files import is_table, read_table, read_text_lines
+from speechllm.evaluation.hypothesis_files import by_id, is_table, read_table, read_text_lines
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set
 from speechllm.metrics.base import Text
 from speechllm.predictions import Prediction, read_predictions
@@ -243,7 +243,7 @@ def _from_lines(file: Path, like: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _from_table(file: Path, like: Sequence[Prediction]) -> list[Prediction]:
-    rows = {row.cells.get("id", ""): row for row in read_table(file)}
+    rows = by_id(read_table(file))
     ids = Counter(p.id for p in like)
     name, count = ids.most_common(1)[0]
     if count > 1:
@@ -254,7 +254,7 @@ def _from_table(file: Path, like: Sequence[Prediction]) -> list[Prediction]:
         raise UserError(msg)
     unknown = [row for name, row in rows.items() if name not in ids]
     if unknown:
-        name = unknown[0].cells.get("id", "")
+        name = unknown[0].cells["id"]
         msg = (
             f"{unknown[0].where}: the test set has no utterance '{name}'.{did_you_mean(name, ids)} "
             f"{len(unknown)} of {len(rows)} rows are unknown."

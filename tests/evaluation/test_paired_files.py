@@ -84,6 +84,12 @@ def test_what_sclite_reads(write):
         (("h", "a\n"), None, "row 1: no reference. Give `--references`"),
         (("h.tsv", "u1\ta\nu2\tb\n"), ("r.tsv", "u1\ta\n"), r"row 2: '.*r.tsv' has no reference of 'u2'"),
         (("h.tsv", "u1\ta\n"), ("r.tsv", "u1\ta\nu2\tb\n"), r"no hypothesis for 1 of 2 utterances of .*: 'u2'"),
+        (("h.csv", "hyp\na\nb\n"), ("r.csv", "ref\na\nb\n"), r"r.csv, row 2: no 'id', by which rows of tables belong"),
+        (
+            ("h.tsv", "u1\ta\nu2\tb\n"),
+            ("r.csv", "ref\na\nb\n"),
+            r"r.csv, row 2: no 'id', by which rows of tables belong",
+        ),
         (("h.csv", "id;hyp;ref\nu1;a;b\n"), None, "the header has id;hyp;ref. Cells are divided by commas in .csv"),
         (("h.json", '[{"id": "1"}]'), None, "h.json, row 1: no 'hypothesis'; there is id"),
         (("h.json", '[{"id": "1"},\n  oh]'), None, "h.json: invalid JSON at line 2, column 3"),
