@@ -3,6 +3,8 @@
 import inspect
 import re
 import shlex
+import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from speechllm.data import datamodules
 from speechllm.data.augmentation.augment import Augmentation
@@ -238,24 +241,31 @@ def run(command: str, arguments: list[str]) -> None:
     Args:
         command: Which of them.
         arguments: The rest of the command line.
+
+    Raises:
+        SystemExit: With status 143 after a SIGTERM, so that nothing goes on with results that are not there.
     """
     datamodules()  # a recipe names their classes, which must be there to be found
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    SpeechCLI(
-        SpeechToText,
-        SpeechDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=SaveRecipe,
-        save_config_kwargs={"command": shlex.join(["speechllm", command, *arguments])},
-        # Our samplers share the data out between processes themselves.
-        trainer_defaults={
-            "use_distributed_sampler": False,
-            "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength(), LastCheckpoint()],
-        },
-        auto_configure_optimizers=False,
-        parser_class=Parser,
-        parser_kwargs={"prog": "speechllm"},
-        args=[command, *resolve_recipes(arguments)],
-    )
+    try:
+        SpeechCLI(
+            SpeechToText,
+            SpeechDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRecipe,
+            save_config_kwargs={"command": shlex.join(["speechllm", command, *arguments])},
+            # Our samplers share the data out between processes themselves.
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength(), LastCheckpoint()],
+            },
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"prog": "speechllm"},
+            args=[command, *resolve_recipes(arguments)],
+        )
+    except SIGTERMException:  # Lightning exits as if all were done
+        print(f"speechllm {command}: stopped by SIGTERM before the end", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None

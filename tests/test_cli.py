@@ -1,6 +1,7 @@
 """The command line: fast help, one door, flags that beat checkpoints, run folders, clear lines for wrong input."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,16 @@ def test_run_folders(recipe, capsys):
     assert "There is no last checkpoint" in fails(
         capsys, "fit", "--config", "tiny.yaml", "--run_dir", "x", "--ckpt_path", "last"
     )
+
+
+def test_what_was_stopped_does_not_look_done(recipe, monkeypatch, capsys):
+    """A shell would go on with results that are not there."""
+    stop = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr(SpeechLLM, "on_train_batch_start", stop)
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--config", "tiny.yaml", "--trainer.max_steps", "9"])
+    assert exit_.value.code == 143
+    assert capsys.readouterr().err.endswith("speechllm fit: stopped by SIGTERM before the end\n")
 
 
 def test_last_checkpoint_is_the_newest_whatever_its_score(recipe):
