@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def _separated_rows(path: Path, text: str, needed: str) -> Iterator[TableRow]:
         raise UserError(msg) from error
     if not rows:
         return
-    header = _columns(rows[0])
+    header = _columns(rows[0], str(path))
     start = 1
     if needed not in header:
         if path.suffix.lower() != ".tsv" or len(header) != 2:
@@ -187,7 +187,7 @@ def _json_rows(path: Path, text: str) -> Iterator[TableRow]:
         if not isinstance(values, dict):
             msg = f"{where}: expected a JSON object a line."
             raise UserError(msg)
-        cells = _known(zip(_columns(values), values.values(), strict=True))
+        cells = _known(zip(_columns(list(values), where), values.values(), strict=True))
         cells = {name: value for name, value in cells.items() if value is not None or name not in OPTIONAL}
         for name, value in cells.items():
             if not isinstance(value, str):
@@ -216,12 +216,22 @@ def _json_values(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         raise UserError(msg) from error
 
 
-def _columns(names: Iterable[str]) -> list[str]:
-    """Return what the columns of a table hold, by the names that :data:`COLUMNS` has."""
+def _columns(names: Sequence[str], where: str) -> list[str]:
+    """Return what the columns of a table hold, by the names that :data:`COLUMNS` has.
+
+    Raises:
+        UserError: If two of them hold the same.
+    """
     plain = [name.strip().lower() for name in names]
     if NEMO_HYPOTHESIS in plain and "reference" not in plain:
         plain = ["reference" if name == NEMO_REFERENCE else name for name in plain]
-    return [ALIASES.get(name, name) for name in plain]
+    found = [ALIASES.get(name, name) for name in plain]
+    for column in COLUMNS:
+        same = [name for name, other in zip(names, found, strict=True) if other == column]
+        if len(same) > 1:
+            msg = f"{where}: the columns {' and '.join(map(repr, same))} are each the {column}. Leave one of them."
+            raise UserError(msg)
+    return found
 
 
 def _known(cells: Any) -> dict[str, Any]:

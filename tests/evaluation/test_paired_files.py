@@ -91,6 +91,16 @@ def test_what_sclite_reads(write):
             r"r.csv, row 2: no 'id', by which rows of tables belong",
         ),
         (("h.csv", "hyp\na\nb\n"), ("r.tsv", "u1\ta\nu2\tb\n"), r"h.csv, row 2: no 'id', by which rows of tables"),
+        (
+            ("h.csv", "ref,hyp,pred_text\na,b,c\n"),
+            None,
+            r"h.csv: the columns 'hyp' and 'pred_text' are each the hypothesis",
+        ),
+        (
+            ("h.jsonl", '{"ref": "a", "reference": "b", "hyp": "c"}'),
+            None,
+            "row 1: the columns 'ref' and 'reference' are",
+        ),
         (("h.csv", "id;hyp;ref\nu1;a;b\n"), None, "the header has id;hyp;ref. Cells are divided by commas in .csv"),
         (("h.json", '[{"id": "1"}]'), None, "h.json, row 1: no 'hypothesis'; there is id"),
         (("h.json", '[{"id": "1"},\n  oh]'), None, "h.json: invalid JSON at line 2, column 3"),
