@@ -81,7 +81,8 @@ def _run(command: str, arguments: list[str]) -> None:
     if command in TRAINER_COMMANDS:
         from speechllm.lightning_cli import run
 
-        run(command, arguments)
+        with _plain_warnings():
+            run(command, arguments)
     elif command in OTHER_COMMANDS:
         module = importlib.import_module(f"speechllm.commands.{command.replace('-', '_')}")
         with _plain_warnings():
