@@ -148,7 +148,8 @@ def _misprints(publication: Publication, places: Mapping[tuple[Key, str, str, st
         row = [
             Decimal(r.printed) for r in publication.results if (r.system, r.figure, r.corpus) == (key, figure, corpus)
         ]
-        if not row:
+        named = [languages for *place, languages in places if place == [key, figure, corpus] and languages != AVERAGE]
+        if not row or len(row) < len(named):  # a value that is not known may explain any average
             continue
         mean = sum(row, Decimal(0)) / len(row)
         # Rounding moves each value, and so their mean, by up to half a unit of the last place; and the average as well.

@@ -65,6 +65,13 @@ def test_averages_are_checked_at_the_precision_of_print(tmp_path, values, averag
         assert f"row {len(values) + 2})" in str(publication.misprints[0])
 
 
+def test_an_average_with_an_unknown_value_is_no_misprint(tmp_path):
+    rows = ["a,,wer,de,10.00", "a,,wer,fr,", "a,,wer,avg,12.00", "b,,wer,de,10.00", "b,,wer,avg,12.00"]
+    path = tmp_path / "published.csv"
+    path.write_text("\n".join(["system,group,figure,languages,value", *rows]))
+    assert [item.system for item in read_published(path).misprints] == [("", "b")]
+
+
 @pytest.mark.parametrize(
     ("rows", "head", "message"),
     [
