@@ -1,5 +1,6 @@
 """Statistics that predictions carry: COMET takes minutes and a checkpoint, and was computed when the run was tested."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,17 @@ def score_with_kept(system: System, spec: Mapping[str, Any]) -> list[ScoredSet]:
         if statistics is None:
             return score(system.predictions, [spec])
         found.append(ScoredSet(test_set, metric, np.array(places), statistics))
+        _warn_of_empty_sources(found[-1])
     return found
+
+
+def _warn_of_empty_sources(scored: ScoredSet) -> None:
+    """Warn, as COMET itself does, of utterances that were scored without their source text."""
+    sums = dict(zip(scored.metric.columns, scored.statistics.sum(axis=0).tolist(), strict=True))
+    if empty := int(sums.get("empty_source", 0)):
+        figure, count = scored.metric.figures[0].name, int(scored.metric.scored(scored.statistics).sum())
+        text = f"{figure} {scored.test_set.languages}: {empty} of {count} utterances were scored with an empty source."
+        warnings.warn(text, stacklevel=3)
 
 
 def _recorded(system: System, spec: Mapping[str, Any], test_set: TestSet) -> RecordedComet | None:

@@ -64,6 +64,10 @@ def test_metrics_are_those_that_the_recipes_have_in_common():
 
 def test_systems_without_recipes_are_scored_by_what_they_wrote():
     assert choose_metrics([system("a", ())])[0] == [WER]
+    every = system("a", (), run=recipe("wer", "health", "speed"))
+    assert choose_metrics([every]) == ([WER], [])
+    assert choose_metrics([every], "health") == ([{"name": "health"}], [])
+    assert choose_metrics([system("a", (), run=recipe("health"))])[0] == [{"name": "health"}]
     joint = System("b", [translated(0, task="asr+st")], "", {}, "")
     assert [spec["name"] for spec in choose_metrics([joint])[0]] == ["wer", "bleu", "chrf"]
 
@@ -267,6 +271,15 @@ def test_comet_of_another_machine_is_taken_as_recorded(no_checkpoint):
     assert second.significant
     assert notes == []
     assert differing_signatures([first, second]) == []
+
+
+def test_recorded_scores_without_a_source_are_pointed_out(no_checkpoint):
+    systems = [elsewhere(name, 0.8, model="/nowhere/model") for name in "ab"]
+    without = {"comet": {"score": 0.8, "scored": 1.0, "empty_source": 1.0}}
+    changed = [dataclasses.replace(p, statistics=without) for p in systems[1].predictions[:3]]
+    systems[1].predictions = [*changed, systems[1].predictions[3]]
+    _, notes = score_systems(systems, [{"name": "comet", "model": "/nowhere/model"}])
+    assert notes == ["b: comet en-de: 3 of 4 utterances were scored with an empty source."]
 
 
 def test_comet_is_left_out_where_it_was_not_recorded(no_checkpoint):
