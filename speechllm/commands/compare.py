@@ -81,7 +81,7 @@ def compare(
         baseline: Name of the system that others are tested against, looked for in each group; GROUP/NAME where one
             system is meant. A group without it takes the only one there is.
         metrics: Names of metrics, or specs with options: wer,bleu or '[bleu, {name: wer, normalizer: whisper}]'. Where
-            not given, those that all runs were tested with.
+            not given, those that all runs were tested with, but for health and speed.
         figures: Figures to show, divided by commas, such as wer,bleu; the main one of each metric where not given.
         resample_by: What is drawn at random: utterances, recordings (talks, for instance) or speakers.
         samples: Number of bootstrap samples, and of random exchanges.

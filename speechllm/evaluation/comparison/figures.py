@@ -14,6 +14,9 @@ TRANSCRIPT_METRICS = ("wer",)
 TRANSLATION_METRICS = ("bleu", "chrf")
 """Metrics of systems that say nothing of metrics, by what they wrote."""
 
+NOT_QUALITY = ("health", "speed")
+"""Metrics that every test has and a table of results has not, unless they are named."""
+
 Spec = dict[str, Any]
 
 
@@ -24,8 +27,8 @@ def choose_metrics(
 
     Args:
         systems: The systems.
-        metrics: Names of metrics, or specs, or a text that names some. Where they are not given, those that all systems
-            were tested with, as ``run.json`` says it; hypotheses from other files take what the runs have.
+        metrics: Names of metrics, or specs, or a text that names some. Where they are not given, those of quality that
+            all systems were tested with, as ``run.json`` says it; hypotheses from other files take what the runs have.
 
     Returns:
         Metric specs, and a sentence for each that only some systems were tested with.
@@ -47,6 +50,7 @@ def choose_metrics(
         listed = "; ".join(f"{system.name}: {', '.join(map(_word, specs)) or 'none'}" for system, specs in named)
         msg = f"The systems were not tested with any metric in common ({listed}). Name some: `--metrics '[wer, bleu]'`."
         raise UserError(msg)
+    common = [spec for spec in common if spec["name"] not in NOT_QUALITY] or common
     left_out = [
         f"Left out: {word}, which only {' and '.join(names)} {'were' if len(names) > 1 else 'was'} tested with. "
         "Name it with --metrics to add it."
