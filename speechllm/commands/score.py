@@ -83,7 +83,7 @@ def score(
     from speechllm.predictions import write_predictions
 
     told = {} if talk_references else system.run
-    pace = {name: told[name] for name in ("processes", "wall_s", "taken_over") if told.get(name)}
+    pace = {name: told[name] for name in ("processes", "wall_s", "taken_over", "decoded") if told.get(name)}
     results = assess(system.predictions, specs, Run(**pace), Resampling(resample_by, samples))
     absent = _without_text(specs, system)
     if not results.scored_sets:

@@ -46,6 +46,7 @@ class Run:
         processes: Number of processes that decoded.
         wall_s: Seconds that they took, those of interrupted runs before not included.
         taken_over: Number of utterances that an interrupted run before had decoded.
+        decoded: Number of utterances that were decoded, where other segments are scored.
     """
 
     command: str | None = None
@@ -57,6 +58,7 @@ class Run:
     processes: int = 1
     wall_s: float | None = None
     taken_over: int = 0
+    decoded: int | None = None
 
 
 def make_record(

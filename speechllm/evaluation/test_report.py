@@ -42,9 +42,10 @@ def test_report(
     """
     quality = [scored for scored in scored_sets if not isinstance(scored.metric, Health | Speed)]
     merged = _merged(quality)
+    figures = quality or scored_sets  # sentences say what health and speed find, unless nothing else was asked for
     sections = [
-        _main_figures(quality, intervals),
-        _further_figures(quality),
+        _main_figures(figures, intervals),
+        _further_figures(figures),
         _edits(merged),
         _by_duration(merged, predictions),
         _by_speaker(merged, predictions),
@@ -185,7 +186,7 @@ def _health(scored_sets: Sequence[ScoredSet]) -> list[str]:
         lines += [
             (count["loops"], f"of {count['utterances']} {texts} repeat a passage over and over."),
             (count["copies"], f"of {count['with_source']} {texts} are nearly the source text."),
-            (count["hallucinations"], f"of {count['silent']} {texts} are of clips in which nothing is said."),
+            (count["hallucinations"], f"of {count['silent']} clips in which nothing is said have {texts}."),
         ]
     return [f"{number} {text}" for number, text in lines if number]
 
@@ -197,7 +198,7 @@ def _skipped(merged: Sequence[ScoredSet]) -> list[str]:
     }
     names = {count: [name for name, other in skipped.items() if other == count] for count in skipped.values() if count}
     return [
-        f"{count} utterances have no reference to score and no part in {', '.join(same)}."
+        f"{count} utterance{'s have' if count > 1 else ' has'} no reference to score and no part in {', '.join(same)}."
         for count, same in names.items()
     ]
 
@@ -216,7 +217,7 @@ def _pace(predictions: Sequence[Prediction], run: Run, speed: Sequence[ScoredSet
 
 def _wall(predictions: Sequence[Prediction], run: Run) -> str:
     assert run.wall_s is not None
-    decoded = len(predictions) - run.taken_over
+    decoded = (len(predictions) if run.decoded is None else run.decoded) - run.taken_over
     text = (
         f"{decoded} utterances decoded in {run.wall_s:.1f} s by {run.processes} "
         f"process{'es' if run.processes > 1 else ''}: {decoded / run.wall_s:.2f} hypotheses/s."

@@ -11,15 +11,12 @@ from lightning.pytorch import Trainer
 from speechllm.evaluation.long_form import realign
 from speechllm.evaluation.run_record import Run
 from speechllm.evaluation.scoring import by_test_set, summarize
-from speechllm.evaluation.test_folder import PREDICTIONS_FILE, write_test_folder
+from speechllm.evaluation.test_folder import PREDICTIONS_FILE, SEGMENTS_FILE, write_test_folder
 from speechllm.models.decoding_run import DecodingRun, describe_checkpoint
 from speechllm.models.processes import Processes
 from speechllm.predictions import write_predictions
 from speechllm.registry import METRICS
 from speechllm.talk_references import TalkReference
-
-SEGMENTS_FILE = "segments.jsonl"
-"""What was decoded of talks, where other segments are scored."""
 
 
 def results_folder(trainer: Trainer, stage: str) -> Path:
@@ -59,7 +56,7 @@ def write_test(
         scored, fit = predictions, specs
         if talk_references:
             write_predictions(folder / SEGMENTS_FILE, predictions)
-            scored = realign(predictions, talk_references)
+            scored, record = realign(predictions, talk_references), replace(record, decoded=len(predictions))
             fit = [spec for spec in specs if METRICS.get(spec["name"]).scores != ("answer",)]
         results = write_test_folder(folder, scored, fit, record)
         run.forget()

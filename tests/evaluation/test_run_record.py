@@ -27,7 +27,7 @@ KEYS = {
         "git",
         "hardware",
     ),
-    *("processes", "wall_s", "taken_over", "test_sets", "scores", "breakdown"),
+    *("processes", "wall_s", "taken_over", "decoded", "test_sets", "scores", "breakdown"),
 }
 
 

@@ -53,3 +53,5 @@ def test_segments_of_talks_are_scored_as_the_references_have_them(tmp_path):
     ]
     record = json.loads((tmp_path / "run.json").read_text())
     assert [spec["name"] for spec in record["metrics"]] == ["bleu"]
+    report = (tmp_path / "report.txt").read_text()
+    assert "2 utterances decoded in 3.0 s by 1 process: 0.67 hypotheses/s." in report, "not the 3 that are scored"
