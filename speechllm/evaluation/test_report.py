@@ -150,6 +150,8 @@ def _by_duration(merged: Sequence[ScoredSet], predictions: Sequence[Prediction])
 
 def _by_speaker(merged: Sequence[ScoredSet], predictions: Sequence[Prediction]) -> str:
     """Return the best, the middle and the worst speaker by the first figure that has a direction."""
+    if len({p.corpus for p in predictions}) > 1:  # each corpus has names of its own
+        predictions = [replace(p, speaker=p.speaker and f"{p.corpus} {p.speaker}") for p in predictions]
     for scored in merged:
         figure = scored.metric.figures[0]
         parts = break_down([scored], predictions, "speaker")

@@ -69,8 +69,8 @@ def test_what_went_wrong_is_said():
     assert "1 of 4 answers were cut off at the limit of new tokens." in lines
     assert "1 of 3 transcripts repeat a passage over and over." in lines
     assert "1 of 1 translations are nearly the source text." in lines
-    assert "1 of 1 transcripts are of clips in which nothing is said." in lines
-    assert "1 utterances have no reference to score and no part in wer, cer." in lines
+    assert "1 of 1 clips in which nothing is said have transcripts." in lines
+    assert "1 utterance has no reference to score and no part in wer, cer." in lines
 
 
 @pytest.mark.parametrize("speaker", ["", "anna"])
@@ -81,10 +81,23 @@ def test_nothing_is_said_where_nothing_is(speaker):
         assert words not in text
 
 
+def test_speakers_of_two_corpora_may_have_one_name():
+    perfect = predicted(0, hypothesis_transcript="one two three four", speaker="1")
+    text = report([perfect, replace(predicted(1, speaker="1"), corpus="other")])
+    assert "wer of 2 speakers: best 0.00 (fake 1), median 12.50, worst 25.00 (other 1)." in text
+
+
 def test_what_was_decoded_before_is_not_counted():
     run = Run(wall_s=2.0, taken_over=1)
     expected = "2 utterances decoded in 2.0 s by 1 process: 1.00 hypotheses/s. 1 were decoded before."
     assert expected in report([predicted(row) for row in range(3)], run)
+
+
+def test_health_alone_is_shown_in_figures():
+    predictions = [predicted(0), predicted(1, hypothesis_transcript="", text="")]
+    lines = make_report(predictions, score(predictions, [{"name": "health"}]), {}, Run()).split("\n")
+    assert lines[2].split()[:3] == ["empty_rate", "50.00", "%"]
+    assert any(line.startswith("repetition_loop_rate 0.00 %") for line in lines)
 
 
 def test_texts_that_no_metric_scores():
