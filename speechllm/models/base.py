@@ -252,7 +252,8 @@ class SpeechToText(LightningModule):
         values = dict(self._processes.on_first(lambda: score_validation(predictions, self.metric_specs)))
         values["val_loss"] = float(sums[0] / sums[1].clamp(min=1))
         values["val_score"] = validation_score(values)
-        values |= missing_monitors(self.trainer.checkpoint_callbacks, values)
+        if not self.trainer.sanity_checking:
+            values |= missing_monitors(self.trainer.checkpoint_callbacks, values)
         shown = ("val_loss", "val_wer", "val_bleu")
         self.log_dict({key: value for key, value in values.items() if key in shown}, prog_bar=True)
         self.log_dict({key: value for key, value in values.items() if key not in shown})

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def logged_names(
 def logged_figures(scored: Sequence[ScoredSet]) -> dict[str, float]:
     """Return figures by the names that they are logged under in validation."""
     values = {f"val_{name}": value for name, value in summarize(scored).items()}
-    if len({item.test_set for item in scored}) > 1:
+    if len({replace(item.test_set, text="answer") for item in scored}) > 1:  # both texts of one set are not two sets
         values |= {f"val_{name}": value for name, value in by_test_set(scored).items()}
     return values
 
@@ -155,7 +156,7 @@ def validation_score(values: Mapping[str, float]) -> float:
     """
     for name in SCORE_FIGURES:
         # figures carry what differs from their metric's defaults in their names, such as wer_whisper
-        found = [key for key in values if re.fullmatch(rf"val_{name}(_(?!macro)\w+)?", key)]
+        found = [key for key in values if re.fullmatch(rf"val_{name}(\+\+)?(_(?!macro)[^/]+)?", key)]
         if found:
             value = values[min(found, key=lambda key: (key != f"val_{name}", len(key), key))]
             return value if name in ("bleu", "chrf", "comet") else 100.0 - value
@@ -163,9 +164,15 @@ def validation_score(values: Mapping[str, float]) -> float:
 
 
 def missing_monitors(callbacks: Iterable[Callback], values: Mapping[str, float]) -> dict[str, float]:
-    """Return NaN for figures that checkpoints look at and this validation has not: they raise if one is not logged."""
+    """Return NaN for figures that checkpoints look at and this validation has not, with a warning.
+
+    Checkpoints raise if one is not logged.
+    """
     monitors = [getattr(callback, "monitor", None) or "" for callback in callbacks]
-    return {name: math.nan for name in monitors if name.startswith("val_") and name not in values}
+    missing = [name for name in monitors if name.startswith("val_") and name not in values]
+    for name in missing:
+        rank_zero_warn(f"`monitor: {name}` has no value in this validation, which can choose no checkpoint by it.")
+    return dict.fromkeys(missing, math.nan)
 
 
 def log_samples(loggers: Iterable[Logger], predictions: Sequence[Prediction], step: int) -> None:

@@ -41,6 +41,13 @@ def test_names_of_several_test_sets():
     assert (values["val_wer/fake_en"], values["val_wer/other_en"]) == (25.0, 100.0)
 
 
+def test_two_texts_of_one_test_set_are_not_two():
+    values = score_validation([translated(0, task="asr+st", hypothesis_transcript="the dog barks")], ALL)
+    assert values["val_wer"] == 0
+    assert "val_bleu" in values
+    assert not [name for name in values if "/" in name]
+
+
 def test_speed_is_left_out():
     assert score_validation([predicted(0)], [{"name": "speed"}]) == {}
     assert not any("real_time_factor" in name for name in logged_names(ALL, [ENGLISH]))
@@ -86,6 +93,8 @@ def test_two_metrics_of_one_name():
         ({"val_loss": 2.0, "val_wer": 30.0, "val_wer_whisper": 25.0, "val_cer": 10.0}, 70.0),
         ({"val_loss": 2.0, "val_wer_whisper_macro": 20.0, "val_wer_whisper": 25.0, "val_cer": 10.0}, 75.0),
         ({"val_loss": 2.0, "val_cer_macro": 20.0, "val_cer": 10.0, "val_cer/fake_en": 1.0}, 90.0),
+        ({"val_loss": 2.0, "val_wer": 30.0, "val_chrf++": 40.0, "val_chrf++/fake_en-de": 1.0}, 40.0),
+        ({"val_loss": 2.0, "val_wer": 30.0, "val_comet_XCOMET-XL": 70.0}, 70.0),
         ({"val_loss": 2.0, "val_empty_rate": 1.0}, -2.0),
     ],
 )
@@ -133,7 +142,8 @@ def test_monitors_are_checked():
 def test_a_figure_that_a_checkpoint_looks_at_is_logged_as_no_number():
     callbacks = [ModelCheckpoint(monitor="val_wer"), ModelCheckpoint()]
     assert missing_monitors(callbacks, {"val_wer": 1.0}) == {}
-    assert math.isnan(missing_monitors(callbacks, {"val_cer": 1.0})["val_wer"])
+    with pytest.warns(UserWarning, match="`monitor: val_wer` has no value in this validation"):
+        assert math.isnan(missing_monitors(callbacks, {"val_cer": 1.0})["val_wer"])
 
 
 def test_samples_in_tensorboard(tmp_path):
