@@ -97,7 +97,9 @@ def begin_run(
         return DecodingRun(split, processes)
     data.decoded = ()
     limit = trainer.limit_predict_batches if trainer.predicting else trainer.limit_test_batches
-    if trainer.ckpt_path is None or limit != 1.0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    # a limit of 1 is one batch, and one of 1.0 all of them
+    limited = limit != 1.0 or isinstance(limit, int)
+    if trainer.ckpt_path is None or limited or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return DecodingRun(split, processes)
     checkpoint = trainer.ckpt_path
 
