@@ -10,6 +10,7 @@ from sacrebleu.metrics import BLEU
 from speechllm.errors import UserError, did_you_mean
 from speechllm.metrics.base import Figure, Metric, Sample, Text
 from speechllm.metrics.sacrebleu_sums import sacrebleu_statistics, sacrebleu_values
+from speechllm.metrics.text import has_word_spaces
 from speechllm.registry import METRICS
 
 TOKENIZERS = ("13a", "intl", "char", "zh", "ja-mecab", "ko-mecab", "none")
@@ -24,7 +25,8 @@ class Bleu(Metric):
     """Corpus BLEU against one reference, 0 to 100; higher values are better.
 
     The figure and the signature are sacreBLEU's own: cased, 4-grams, exponential smoothing. An empty reference is
-    scored as sacreBLEU does it, so its hypothesis counts as wrong words.
+    scored as sacreBLEU does it, so its hypothesis counts as wrong words. A language without spaces between words that
+    sacreBLEU has no tokenizer for, such as Thai or Cantonese, needs ``tokenize: char`` or ``zh``.
 
     Args:
         language: BCP-47 code of the translation; it chooses the tokenizer.
@@ -40,7 +42,7 @@ class Bleu(Metric):
     def __init__(self, language: str, tokenize: str | None = None) -> None:
         super().__init__(language)
         self.tokenize = tokenize
-        name = tokenize or LANGUAGE_TOKENIZERS.get(language.split("-")[0], "13a")
+        self._tokenizer = name = tokenize or LANGUAGE_TOKENIZERS.get(language.split("-")[0], "13a")
         if name not in TOKENIZERS:
             msg = f"Unknown BLEU tokenizer '{name}'.{did_you_mean(name, TOKENIZERS)} Known: {', '.join(TOKENIZERS)}."
             raise UserError(msg)
@@ -52,6 +54,15 @@ class Bleu(Metric):
                 f"Run `pip install 'sacrebleu[{name[:2]}]'`, or give the metric `tokenize: char`."
             )
             raise UserError(msg) from error
+
+    def objection(self, samples: Sequence[Sample]) -> str:
+        """Return what is wrong with words of a language without spaces between words."""
+        if has_word_spaces(self.language) or self._tokenizer not in ("13a", "intl", "none"):
+            return ""
+        return (
+            f"{self.figures[0].name}: '{self.language}' is written without spaces between words, which the tokenizer "
+            f"{self._tokenizer} looks for. Give the metric `tokenize: char`."
+        )
 
     @property
     def figures(self) -> tuple[Figure, ...]:

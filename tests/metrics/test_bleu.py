@@ -80,3 +80,16 @@ def test_absent_morphology_is_explained(language, name, monkeypatch):
 def test_unknown_tokenizer():
     with pytest.raises(UserError, match=r"'flores200'.*Known: 13a, intl"):
         Bleu("de", tokenize="flores200")
+
+
+@pytest.mark.parametrize(("language", "tokenize"), [("th", None), ("yue", None), ("zh", "13a"), ("ja", "none")])
+def test_languages_without_spaces_need_a_tokenizer_that_divides_them(language, tokenize):
+    objection = Bleu(language, tokenize).objection([])
+    assert objection.endswith(f"the tokenizer {tokenize or '13a'} looks for. Give the metric `tokenize: char`.")
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenize"), [("th", "char"), ("yue", "zh"), ("zh", None), ("de", None), ("ko", "13a")]
+)
+def test_other_tokenizers_have_no_objection(language, tokenize):
+    assert Bleu(language, tokenize).objection([]) == ""
