@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from speechllm.errors import UserError
@@ -19,6 +21,9 @@ from speechllm.talk_references import TalkReference
 
 CHARACTER_LANGUAGES = ("ja", "km", "lo", "my", "th", "yue", "zh")
 """Languages without spaces between words, which are aligned character by character."""
+
+FLAGS = ("hit_limit", "missing_separator")
+"""What may be wrong with an answer, and stays with the segment in which the answer ends."""
 
 Talk = tuple[str, str, str, str]
 """Corpus, task, name of the talk's audio file without suffix, and target language."""
@@ -42,7 +47,8 @@ class Alignment:
 def realign(predictions: Sequence[Prediction], references: Sequence[TalkReference]) -> list[Prediction]:
     """Return predictions for the segments of the references, in their order, after those that have a reference.
 
-    Durations, times and numbers of tokens are those of segments that are no more, and are zero. A text whose references
+    Durations, times and numbers of tokens are those of segments that are no more, and are zero. That an answer was cut
+    off, or lacks its separator, is said of the segment in which it ends. A text whose references
     were not published, transcript or translation, is left out with its task.
 
     Args:
@@ -127,10 +133,21 @@ def _realign_group(
         raise UserError(msg)
     found = []
     for place, (said, references_of) in enumerate(zip(talks.values(), segments, strict=True)):
+        text = list(texts)[-1]  # what an answer ends with
+        flagged = {flag: _places(said, flag, text, texts[text][place]) for flag in FLAGS}
         for number, reference in enumerate(references_of):
             cuts = {text: cut[place][number] for text, cut in texts.items()}
             found.append(_prediction(said[0], reference, cuts))
+            for flag, ends in flagged.items():
+                setattr(found[-1], flag, number in ends)
     return found
+
+
+def _places(said: Sequence[Prediction], flag: str, text: str, pieces: Sequence[str]) -> set[int]:
+    """Return the pieces of a talk in which the decoded segments end that have a flag."""
+    ends = accumulate(len("".join(getattr(p, f"hypothesis_{text}").split())) for p in said)
+    borders = list(accumulate(len("".join(piece.split())) for piece in pieces))
+    return {bisect_left(borders, end) for p, end in zip(said, ends, strict=True) if getattr(p, flag)}
 
 
 def _prediction(first: Prediction, reference: TalkReference, cuts: dict[str, str]) -> Prediction:

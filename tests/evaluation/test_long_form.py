@@ -146,3 +146,10 @@ def test_tasks_that_only_their_transcripts_tell_apart():
 def test_nothing_to_realign():
     with pytest.raises(UserError, match="every utterance has a reference of its own"):
         realign([translated(0)], references())
+
+
+def test_an_answer_that_was_cut_off_is_known_where_it_ends():
+    cut = [dataclasses.replace(p, hit_limit=p.offset_s == 5.0, missing_separator=p.row == 2) for p in segments()]
+    found = {p.id: (p.hit_limit, p.missing_separator) for p in realign(cut, references())}
+    assert [name for name, (limit, _) in found.items() if limit] == ["en-de_a_3"]
+    assert [name for name, (_, separator) in found.items() if separator] == ["en-de_a_2"]
