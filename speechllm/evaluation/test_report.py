@@ -95,8 +95,18 @@ def _matrix(
         if cells
     ]
     table = format_table(rows, ["test set", "utterances", *labels.values()])
-    signatures = dict.fromkeys((labels[_column(item)], item.unit, item.signature) for item in found)
-    return f"{table}\n\n{format_table(list(signatures), ['metric', 'unit', 'signature'])}"
+    computed: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for item in found:
+        ways = computed.setdefault((labels[_column(item)], item.unit), {})
+        ways.setdefault(item.signature, []).append(names[_whole(item.test_set)])
+    rows = [  # of which test sets a signature is, where a figure has several
+        (*metric, signature, ", ".join(where) if len(ways) > 1 else "")
+        for metric, ways in computed.items()
+        for signature, where in ways.items()
+    ]
+    header = ["metric", "unit", "signature", "of"]
+    shown = 4 if any(row[3] for row in rows) else 3
+    return f"{table}\n\n{format_table([row[:shown] for row in rows], header[:shown])}"
 
 
 def _further_figures(scored_sets: Sequence[ScoredSet]) -> str:

@@ -100,6 +100,17 @@ def test_health_alone_is_shown_in_figures():
     assert any(line.startswith("repetition_loop_rate 0.00 %") for line in lines)
 
 
+def test_signatures_say_of_which_test_sets_they_are():
+    predictions = [
+        predicted(0),
+        predicted(1, source_language="ja", target_language="ja", reference_transcript="猫", hypothesis_transcript="猫"),
+    ]
+    lines = make_report(predictions, score(predictions, [{"name": "cer"}]), {}, Run()).split("\n")
+    (en, ja) = [line.split() for line in lines if "cer|spaces" in line]
+    assert (en[3:], ja[3:]) == (["fake", "en"], ["fake", "ja"])
+    assert lines[lines.index("") + 1].split() == ["metric", "unit", "signature", "of"]
+
+
 def test_texts_that_no_metric_scores():
     text = make_report([predicted(0, duration_s=0.0)], [], {}, Run())
     assert text.startswith("No metric scores a text of these utterances.\n\n")
