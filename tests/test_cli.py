@@ -267,3 +267,8 @@ def test_checkpoints_by_any_figure(recipe, capsys):
     assert {"val_wer", "val_bleu", "val_score", "val_empty_rate_transcript"} <= set(events.Tags()["scalars"])
     assert not any("real_time_factor" in name for name in events.Tags()["scalars"])
     assert "| Thank you. |" in events.Tensors("val_samples/text_summary")[0].tensor_proto.string_val[0].decode()
+    for command in ("validate", "test"):
+        main([command, "--config", "tiny.yaml"])
+    events.Reload()
+    steps = {name: [event.step for event in events.Scalars(name)] for name in ("val_wer", "test_wer")}
+    assert steps == {"val_wer": [0, 1], "test_wer": [1]}, "the step of the checkpoint"

@@ -254,6 +254,8 @@ class SpeechToText(LightningModule):
         values["val_score"] = validation_score(values)
         if not self.trainer.sanity_checking:
             values |= missing_monitors(self.trainer.checkpoint_callbacks, values)
+        if self.trainer.state.fn == "validate":
+            values |= self._logged_step()
         shown = ("val_loss", "val_wer", "val_bleu")
         self.log_dict({key: value for key, value in values.items() if key in shown}, prog_bar=True)
         self.log_dict({key: value for key, value in values.items() if key not in shown})
@@ -278,7 +280,7 @@ class SpeechToText(LightningModule):
         folder = results_folder(self.trainer, "test")
         talks: list[TalkReference] = getattr(getattr(self.trainer, "datamodule", None), "talk_references", list)()
         values = write_test(self._run, self._processes, folder, self.metric_specs, origin, talks)
-        self.log_dict({f"test_{name}": value for name, value in values.items()})
+        self.log_dict({f"test_{name}": value for name, value in values.items()} | self._logged_step())
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:
         """Decode and return predictions."""
@@ -340,6 +342,10 @@ class SpeechToText(LightningModule):
             self.log(f"{prefix}_loss_{name}", value, batch_size=size)
         for name, value in losses.stats.items():
             self.log(f"{prefix}_{name}", value.float().mean(), batch_size=size)
+
+    def _logged_step(self) -> dict[str, float]:
+        """Return the step of the checkpoint, by the name that loggers know it by; they take 0 for it otherwise."""
+        return {} if self.origin.step is None else {"step": float(self.origin.step)}
 
     def _report_skipped(self, batch: Batch) -> None:
         for message in batch.skipped:
