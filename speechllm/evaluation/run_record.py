@@ -102,13 +102,14 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def describe_test_sets(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return name, size and fingerprint of each test set, whichever of its texts are scored."""
+    """Return name, size and fingerprints of each test set, whichever of its texts are scored."""
     return [
         {
             **_names(test_set),
             "utterances": len(places),
             "audio_s": round(sum(predictions[place].duration_s for place in places), 3),
             "fingerprint": fingerprint([predictions[place] for place in places]),
+            "hypotheses": hypotheses_digest([predictions[place] for place in places]),
         }
         for test_set, places in group_by_test_set(predictions, ["answer"]).items()
     ]
@@ -128,6 +129,12 @@ def fingerprint(predictions: Iterable[Prediction]) -> str:
         )
         for p in predictions
     )
+    return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
+
+
+def hypotheses_digest(predictions: Iterable[Prediction]) -> str:
+    """Return a digest of what was written, whatever its order; statistics that are kept are of these texts."""
+    lines = sorted(json.dumps([p.id, p.hypothesis_transcript, p.hypothesis_translation]) for p in predictions)
     return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
 
 

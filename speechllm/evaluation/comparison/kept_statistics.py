@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from speechllm.errors import UserError
 from speechllm.evaluation.comparison.figures import tested_with
+from speechllm.evaluation.run_record import fingerprint, hypotheses_digest
 from speechllm.evaluation.scoring import ScoredSet, score
 from speechllm.evaluation.systems import System
 from speechllm.evaluation.test_sets import TestSet, group_by_test_set, to_sample
@@ -57,8 +58,9 @@ class RecordedComet(Comet):
 def score_with_kept(system: System, spec: Mapping[str, Any]) -> list[ScoredSet]:
     """Score a system by a metric, from the statistics in its predictions where they are those of the same metric.
 
-    They are, if ``run.json`` has the signature that the metric has here. Where the metric cannot be built here, for its
-    checkpoint is on another machine, they are taken if ``run.json`` says that the run was scored by it.
+    They are, if ``run.json`` has the signature that the metric has here, and is of these hypotheses and references.
+    Where the metric cannot be built here, for its checkpoint is on another machine, they are taken if ``run.json`` says
+    that the run was scored by it.
 
     Raises:
         UserError: If the metric has to be computed, and cannot be.
@@ -104,7 +106,7 @@ def _kept(system: System, metric: Metric, test_set: TestSet, places: Sequence[in
     """Return the statistics that predictions carry, if this very metric computed them."""
     main, signature = metric.figures[0].name, metric.signature()
     same = [(entry.get("figure"), entry.get("signature")) for entry in _entries(system, test_set)]
-    if not metric.kept or (main, signature) not in same:
+    if not metric.kept or (main, signature) not in same or _changed(system, test_set, places):
         return None
     name = main + (f"_{test_set.text}" if len(metric.scores) > 1 else "")
     statistics = np.zeros((len(places), len(metric.columns)))
@@ -117,6 +119,17 @@ def _kept(system: System, metric: Metric, test_set: TestSet, places: Sequence[in
         elif metric.scored(metric.statistics([to_sample(system.predictions[place], test_set.text)])).any():
             return None
     return statistics
+
+
+def _changed(system: System, test_set: TestSet, places: Sequence[int]) -> bool:
+    """Return whether predictions are others than those that ``run.json`` was written with."""
+    sets = system.run.get("test_sets")
+    names = ("corpus", "split", "task", "source_language", "target_language")
+    found = [entry for entry in sets if isinstance(entry, Mapping)] if isinstance(sets, list) else []
+    known = [entry for entry in found if all(entry.get(name) == getattr(test_set, name) for name in names)]
+    predictions = [system.predictions[place] for place in places]
+    digests = {"hypotheses": hypotheses_digest(predictions), "fingerprint": fingerprint(predictions)}
+    return any(entry.get(name, digest) != digest for entry in known for name, digest in digests.items())
 
 
 def _entries(system: System, test_set: TestSet) -> list[Mapping[str, Any]]:

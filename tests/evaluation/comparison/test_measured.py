@@ -16,6 +16,7 @@ from speechllm.evaluation.comparison.measured import (
     score_systems,
     untested,
 )
+from speechllm.evaluation.run_record import describe_test_sets
 from speechllm.evaluation.significance import compare
 from speechllm.evaluation.systems import System
 from speechllm.metrics.base import Figure, Metric
@@ -280,6 +281,17 @@ def test_recorded_scores_without_a_source_are_pointed_out(no_checkpoint):
     systems[1].predictions = [*changed, systems[1].predictions[3]]
     _, notes = score_systems(systems, [{"name": "comet", "model": "/nowhere/model"}])
     assert notes == ["b: comet en-de: 3 of 4 utterances were scored with an empty source."]
+
+
+def test_scores_of_other_hypotheses_are_not_taken(no_checkpoint):
+    spec = {"name": "comet", "model": "/nowhere/model"}
+    systems = [elsewhere(name, 0.8, model="/nowhere/model") for name in "ab"]
+    for system in systems:
+        system.run["test_sets"] = describe_test_sets(system.predictions)
+    systems[1].predictions[2] = dataclasses.replace(systems[1].predictions[2], hypothesis_translation="der Hund")
+    scored, notes = score_systems(systems, [spec])
+    assert [len(item.sets) for item in scored] == [1, 0]
+    assert notes[0].startswith("b: comet is left out: ")
 
 
 def test_comet_is_left_out_where_it_was_not_recorded(no_checkpoint):
