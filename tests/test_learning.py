@@ -12,7 +12,7 @@ from speechllm.audio import read_audio
 from speechllm.batch import Batch
 from speechllm.evaluation.scoring import score, summarize
 from speechllm.models import SpeechLLM
-from speechllm.models.evaluation import make_predictions
+from speechllm.models.decoding_run import make_predictions
 
 STEPS = 1600
 BATCH = 16
