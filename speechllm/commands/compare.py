@@ -9,7 +9,7 @@ from speechllm.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from speechllm.evaluation.comparison.measured import Resampling, Scored
+    from speechllm.evaluation.comparison.measured import DifferenceTest, Scored
     from speechllm.evaluation.comparison.published import Publication
     from speechllm.evaluation.comparison.results import Key
     from speechllm.evaluation.comparison.table import Table
@@ -99,14 +99,14 @@ def compare(
         raise UserError(msg)
     from speechllm.evaluation.comparison.figures import choose_metrics
     from speechllm.evaluation.comparison.markdown import to_markdown
-    from speechllm.evaluation.comparison.measured import Resampling, score_systems
+    from speechllm.evaluation.comparison.measured import DifferenceTest, score_systems
     from speechllm.evaluation.comparison.reading import read_systems
     from speechllm.evaluation.comparison.results import choose_baselines
 
     found, publications = read_systems(systems, published or [])
     keys = [(system.group, system.name) for system in found] + [key for p in publications for key in p.systems]
     baselines = choose_baselines(keys, baseline)
-    how = Resampling(resample_by, samples, test=test)
+    how = DifferenceTest(resample_by, samples, test=test)
     specs, notes = choose_metrics(found, metrics) if found else ([], [])
     scored, more = score_systems(found, specs, strict=metrics is not None)
     chosen = None if figures is None else [name.strip() for name in figures.split(",") if name.strip()]
@@ -131,7 +131,7 @@ def _arrange(
     publications: "Sequence[Publication]",
     figures: "Sequence[str] | None",
     baselines: "dict[Key, Key | None]",
-    how: "Resampling",
+    how: "DifferenceTest",
 ) -> "Table":
     """Return the table of the figures that were asked for."""
     from dataclasses import replace
@@ -201,7 +201,7 @@ def _compression(
 
 
 def _write_pictures(
-    out: Path, table: "Table", scored: "Sequence[Scored]", compression: "dict[Key, float]", how: "Resampling"
+    out: Path, table: "Table", scored: "Sequence[Scored]", compression: "dict[Key, float]", how: "DifferenceTest"
 ) -> tuple[list[str], list[str]]:
     from speechllm.evaluation.comparison.pictures import write_pictures
 
@@ -226,7 +226,7 @@ def _write_page(
 def _write(
     out: Path,
     table: "Table",
-    how: "Resampling",
+    how: "DifferenceTest",
     compression: "dict[Key, float]",
     pictures: "Sequence[str]",
     address: str | None,

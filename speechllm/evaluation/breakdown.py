@@ -115,12 +115,13 @@ def _within(
 
 
 def _by_test_set(scored_sets: Sequence[ScoredSet], by: By, main_only: bool) -> list[PartScore]:
-    groups: dict[tuple[str, str, str], list[ScoredSet]] = {}
+    groups: dict[tuple[str, str, str, str], list[ScoredSet]] = {}
     for scored in scored_sets:
         part = scored.test_set.corpus if by == "corpus" else scored.test_set.languages
-        groups.setdefault((part, scored.metric.figures[0].name, scored.test_set.text), []).append(scored)
+        key = part, scored.metric.figures[0].name, scored.test_set.text, scored.test_set.task
+        groups.setdefault(key, []).append(scored)
     found = []
-    for (part, main, _), members in groups.items():
+    for (part, main, _, _), members in groups.items():
         several = [item for item in averages(members) if item.kind == "mean"]
         for item in several or members[0].scores():
             if item.figure == main or not main_only:

@@ -1,6 +1,7 @@
 """From predictions to figures: every metric over each test set, and averages over test sets."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,16 +168,17 @@ def scores(scored_sets: Iterable[ScoredSet]) -> list[Score]:
 
 
 def averages(scored_sets: Sequence[ScoredSet]) -> list[Score]:
-    """Return what several test sets have in common: the plain mean of each figure, and the pooled figure if it has one.
+    """Return what test sets of one task have in common: the mean of each figure, and the pooled figure if it has one.
 
     The mean is that of paper A (spec 17.7), the pooled figure that of paper D (spec 17.5). Figures with one test set
     have no average. A test set whose figure is NaN has no part in the mean.
     """
-    groups: dict[tuple[str, Text], list[ScoredSet]] = {}
+    groups: dict[tuple[str, Text, str], list[ScoredSet]] = {}
     for scored in scored_sets:
-        groups.setdefault((scored.metric.figures[0].name, scored.test_set.text), []).append(scored)
+        key = scored.metric.figures[0].name, scored.test_set.text, scored.test_set.task
+        groups.setdefault(key, []).append(scored)
     found = []
-    for (_, text), members in groups.items():
+    for (_, text, _), members in groups.items():
         if len(members) < 2:
             continue
         parts = [member.scores() for member in members]
@@ -195,19 +197,23 @@ def averages(scored_sets: Sequence[ScoredSet]) -> list[Score]:
     return found
 
 
-def summarize(scored_sets: Sequence[ScoredSet]) -> dict[str, float]:
-    """Return one value a figure: that of the only test set, or the mean of several.
+def means(scored_sets: Iterable[ScoredSet]) -> dict[tuple[str, Text], float]:
+    """Return one value a figure and text: that of the only test set, or the mean of all, whatever their tasks."""
+    values: dict[tuple[str, Text], list[float]] = {}
+    for item in scores(scored_sets):
+        values.setdefault((item.figure, item.test_set.text), []).append(item.value)
+    numbers = {key: [value for value in found if not np.isnan(value)] for key, found in values.items()}
+    return {key: sum(found) / len(found) if found else float("nan") for key, found in numbers.items()}
+
+
+def summarize(scored_sets: Iterable[ScoredSet]) -> dict[str, float]:
+    """Return the values of :func:`means` by the name of the figure.
 
     Figures that score transcripts and translations alike carry the name of the text: ``empty_rate_transcript``.
     """
-    texts: dict[str, set[Text]] = {}
-    for item in (found := scores(scored_sets)):
-        texts.setdefault(item.figure, set()).add(item.test_set.text)
-    summary: dict[str, float] = {}
-    for item in [*found, *(item for item in averages(scored_sets) if item.kind == "mean")]:
-        several = len(texts[item.figure]) > 1
-        summary[f"{item.figure}_{item.test_set.text}" if several else item.figure] = item.value
-    return summary
+    found = means(scored_sets)
+    texts = Counter(figure for figure, _ in found)
+    return {f"{figure}_{text}" if texts[figure] > 1 else figure: value for (figure, text), value in found.items()}
 
 
 def by_test_set(scored_sets: Sequence[ScoredSet]) -> dict[str, float]:

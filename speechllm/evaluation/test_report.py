@@ -10,8 +10,9 @@ import numpy as np
 
 from speechllm.evaluation.breakdown import DURATION_BIN_NAMES, UNREADABLE, break_down
 from speechllm.evaluation.run_record import Intervals, Run
-from speechllm.evaluation.scoring import Score, ScoredSet, averages
+from speechllm.evaluation.scoring import Score, ScoredSet, averages, means
 from speechllm.evaluation.test_sets import TestSet, short_names
+from speechllm.metrics.base import Text
 from speechllm.metrics.error_rate import ErrorRate
 from speechllm.metrics.health import Health
 from speechllm.metrics.speed import Speed
@@ -77,14 +78,18 @@ def _main_figures(scored_sets: Sequence[ScoredSet], intervals: Intervals) -> str
 
 
 def _matrix(
-    sets: Sequence[TestSet], found: Sequence[Score], labels: Mapping[tuple[str, str], str], scored: Sequence[ScoredSet]
+    sets: Sequence[TestSet], found: Sequence[Score], labels: Mapping[tuple[str, Text], str], scored: Sequence[ScoredSet]
 ) -> str:
-    means = [item for item in averages(scored) if _column(item) in labels]
+    averaged = [item for item in averages(scored) if _column(item) in labels]
     names = short_names(sets)
     lines = [
         (names[item], {_column(score): score for score in found if _whole(score.test_set) == item}) for item in sets
     ]
-    lines += [(kind, {_column(score): score for score in means if score.kind == kind}) for kind in ("mean", "pooled")]
+    tasks = list(dict.fromkeys(item.test_set.task for item in averaged))
+    for task in tasks:
+        for kind in ("mean", "pooled"):
+            same = [item for item in averaged if (item.kind, item.test_set.task) == (kind, task)]
+            lines.append((kind if len(tasks) == 1 else f"{kind}, {task}", {_column(item): item for item in same}))
     rows = [
         (
             name,
@@ -113,12 +118,11 @@ def _further_figures(scored_sets: Sequence[ScoredSet]) -> str:
     """Return the other figures of each metric in a line, of the only test set or the mean of several."""
     main = {scored.metric.figures[0].name for scored in scored_sets}
     found = {_column(item): item for scored in scored_sets for item in scored.scores()}
-    found |= {_column(item): item for item in averages(scored_sets) if item.kind == "mean"}
-    labels = _labels(found.values())
+    labels, values = _labels(found.values()), means(scored_sets)
     texts = [
-        f"{labels[key]} {item.value:.2f}{' %' if item.unit == '%' else ''}"
+        f"{labels[key]} {values[key]:.2f}{' %' if item.unit == '%' else ''}"
         for key, item in found.items()
-        if item.figure not in main and not math.isnan(item.value)
+        if item.figure not in main and not math.isnan(values[key])
     ]
     lines: list[str] = []
     for text in texts:
@@ -253,14 +257,14 @@ def _merged(scored_sets: Sequence[ScoredSet]) -> list[ScoredSet]:
     ]
 
 
-def _labels(scores: Iterable[Score]) -> dict[tuple[str, str], str]:
+def _labels(scores: Iterable[Score]) -> dict[tuple[str, Text], str]:
     """Return a name for each figure and text; the text stands in it where several have the figure."""
     columns = list(dict.fromkeys(_column(item) for item in scores))
     texts = {figure: sum(other == figure for other, _ in columns) for figure, _ in columns}
     return {(figure, text): f"{figure} {text}" if texts[figure] > 1 else figure for figure, text in columns}
 
 
-def _column(score: Score) -> tuple[str, str]:
+def _column(score: Score) -> tuple[str, Text]:
     return score.figure, score.test_set.text
 
 

@@ -72,6 +72,7 @@ def to_sample(prediction: Prediction, text: Text) -> Sample:
         hypothesis=hypothesis,
         reference=reference,
         source=source,
+        spoken=bool(f"{prediction.reference_transcript}{prediction.reference_translation}".strip()),
         duration_s=prediction.duration_s,
         decode_s=prediction.decode_s,
         first_token_s=prediction.first_token_s,

@@ -27,6 +27,7 @@ class Sample:
         hypothesis: What the model wrote.
         reference: What is right; empty where nothing is said, and for an ``answer``.
         source: Reference transcript that a translation was made from; empty where there is none.
+        spoken: Whether something is said, as far as another text of the utterance tells.
         duration_s: Duration of the audio in seconds; 0 where it could not be read.
         decode_s: This utterance's share of the time that its batch took to decode, in seconds.
         first_token_s: Time from the audio to the first token of its batch, in seconds; 0 where it was not measured.
@@ -37,6 +38,7 @@ class Sample:
     hypothesis: str
     reference: str
     source: str = ""
+    spoken: bool = False
     duration_s: float = 0.0
     decode_s: float = 0.0
     first_token_s: float = 0.0

@@ -28,7 +28,7 @@ class Health(Metric):
     """Rates of answers that are wrong by their form, in percent of utterances; lower values are better.
 
     Units are words, or characters in the languages of :data:`~speechllm.metrics.text.COUNTED_BY_CHARACTERS`, in lower
-    case and without punctuation. Where reference and source are empty nothing was said.
+    case and without punctuation. Where no text of an utterance tells that something was said, nothing was.
 
     - ``empty_rate``: nothing was written, of the utterances in which something was said;
 
@@ -104,7 +104,7 @@ class Health(Metric):
         by_characters = counted_by_characters(self.language)
         hypothesis, reference = (units_of(text, by_characters) for text in (sample.hypothesis, sample.reference))
         written, source = bool(sample.hypothesis.strip()), sample.source.strip()
-        spoken = bool(sample.reference.strip() or source)
+        spoken = sample.spoken or bool(sample.reference.strip() or source)
         return (
             *(1, spoken, not spoken, bool(source)),
             *(spoken and not written, loops(hypothesis, reference), sample.hit_limit),

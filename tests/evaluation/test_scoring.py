@@ -148,3 +148,32 @@ def test_what_has_no_reference_is_left_out_and_said(recwarn):
     assert "fake test, en-de: bleu ('de') has no utterance with a reference to score" in str(warning.message)
     with pytest.raises(UserError, match=r"bleu \('de'\) has no utterance with a reference"):
         score(untold[:1], [BLEU])
+
+
+def test_an_utterance_with_a_translation_is_not_silence():
+    """A corpus of translations alone has no transcripts, and its speakers say something all the same."""
+    untold = [translated(0, task="asr+st", reference_transcript="", hypothesis_transcript="some words")]
+    values = summarize(score(untold, [{"name": "health"}]))
+    assert values["hallucination_rate_on_silence_transcript"] != values["hallucination_rate_on_silence_transcript"]
+    silent = [
+        translated(0, task="asr+st", reference_transcript="", reference_translation="", hypothesis_transcript="a")
+    ]
+    assert summarize(score(silent, [{"name": "health"}]))["hallucination_rate_on_silence_transcript"] == 100
+
+
+def test_tasks_have_averages_of_their_own():
+    """Of `asr`: 0 and 50 %; of `asr+st`: 100 %. Checkpoints are chosen by the mean of all."""
+    predictions = [
+        spoken(0, "de", "a b", "a b"),
+        spoken(1, "fr", "a x", "a b"),
+        spoken(2, "nl", "x x", "a b", task="asr+st"),
+    ]
+    scored = score(predictions, [WER])
+    found = {(item.figure, item.kind, item.test_set.task): item.value for item in averages(scored)}
+    assert found == {
+        ("wer", "mean", "asr"): 25,
+        ("wer", "pooled", "asr"): 25,
+        ("wer_macro", "mean", "asr"): 25,
+        ("wer_macro", "pooled", "asr"): 25,
+    }
+    assert summarize(scored)["wer"] == 50

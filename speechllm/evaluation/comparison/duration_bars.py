@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speechllm.evaluation.breakdown import DURATION_BIN_NAMES, duration_bin
-from speechllm.evaluation.comparison.measured import Resampling, Scored, units_of
+from speechllm.evaluation.comparison.measured import DifferenceTest, Scored, units_of
 from speechllm.evaluation.comparison.results import Key, full_name
 from speechllm.evaluation.comparison.style import GREY, INK, better, looks, new_figure, plain, short
 from speechllm.evaluation.comparison.table import Block
@@ -44,7 +44,7 @@ Bins = Mapping[Key, Mapping[str, Bin]]
 """Bins by system and name."""
 
 
-def measure_bins(scored: Sequence[Scored], block: Block, how: Resampling) -> dict[Key, dict[str, Bin]]:
+def measure_bins(scored: Sequence[Scored], block: Block, how: DifferenceTest) -> dict[Key, dict[str, Bin]]:
     """Return figures by duration for the systems that have every language of a block.
 
     Systems are compared within a bin, not bins with each other: these differ in their languages. The interval of a mean
@@ -123,7 +123,7 @@ def _gives(item: ScoredSet, figure: str) -> bool:
     return any(found.name == figure for found in item.metric.figures)
 
 
-def _bins(system: Scored, sets: Sequence[ScoredSet], figure: str, how: Resampling) -> dict[str, Bin]:
+def _bins(system: Scored, sets: Sequence[ScoredSet], figure: str, how: DifferenceTest) -> dict[str, Bin]:
     predictions = system.system.predictions
     found = {}
     for name in DURATION_BIN_NAMES:
@@ -139,7 +139,7 @@ def _bins(system: Scored, sets: Sequence[ScoredSet], figure: str, how: Resamplin
     return found
 
 
-def _part(system: Scored, part: ScoredSet, figure: str, how: Resampling) -> Bin:
+def _part(system: Scored, part: ScoredSet, figure: str, how: DifferenceTest) -> Bin:
     index = [item.name for item in part.metric.figures].index(figure)
     value = float(part.metric.values(part.statistics.sum(axis=0))[index])
     low, high = confidence_intervals(part, units_of(system.system, part, how.by), how.samples, how.seed)[index]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from speechllm.evaluation.comparison.csv_file import marks_of
-from speechllm.evaluation.comparison.measured import Resampling
+from speechllm.evaluation.comparison.measured import DifferenceTest
 from speechllm.evaluation.comparison.results import Key, full_name
 from speechllm.evaluation.comparison.table import Block, Cell, Row, Table, columns_of
 
 
-def to_json(table: Table, how: Resampling, compression: Mapping[Key, float]) -> str:
+def to_json(table: Table, how: DifferenceTest, compression: Mapping[Key, float]) -> str:
     """Return the comparison; what is not known is null.
 
     Args:

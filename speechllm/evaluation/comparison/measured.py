@@ -25,7 +25,7 @@ FEW_UNITS = 15
 
 
 @dataclass(frozen=True)
-class Resampling:
+class DifferenceTest:
     """How differences are tested.
 
     Attributes:
@@ -113,7 +113,7 @@ def score_systems(
 
 
 def measure(
-    scored: Sequence[Scored], figures: Sequence[str] | None, baselines: Mapping[Key, Key | None], how: Resampling
+    scored: Sequence[Scored], figures: Sequence[str] | None, baselines: Mapping[Key, Key | None], how: DifferenceTest
 ) -> list[Result]:
     """Return figures with intervals, and tests against the baselines.
 
@@ -186,7 +186,7 @@ def untested(results: Sequence[Result], baselines: Mapping[Key, Key | None]) -> 
     ]
 
 
-def few_units(scored: Sequence[Scored], results: Sequence[Result], how: Resampling) -> list[str]:
+def few_units(scored: Sequence[Scored], results: Sequence[Result], how: DifferenceTest) -> list[str]:
     """Return a sentence for each number of units that is too small for the bootstrap, where it decides.
 
     Of two systems that are equally good, it finds a difference in half of the cases with 2 units, in 12 % with 8 and in
@@ -239,7 +239,7 @@ def _with_target(item: TestSet, column: Column) -> Column:
 
 
 def _results(
-    system: Scored, column: Column, item: ScoredSet, baseline: ScoredSet | None, how: Resampling
+    system: Scored, column: Column, item: ScoredSet, baseline: ScoredSet | None, how: DifferenceTest
 ) -> list[Result]:
     units = units_of(system.system, item, how.by)
     intervals = confidence_intervals(item, units, how.samples, how.seed)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speechllm.evaluation.comparison import duration_bars, tradeoff
-from speechllm.evaluation.comparison.measured import Resampling, Scored
+from speechllm.evaluation.comparison.measured import DifferenceTest, Scored
 from speechllm.evaluation.comparison.results import Key, full_name
 from speechllm.evaluation.comparison.style import save
 from speechllm.evaluation.comparison.table import Table
@@ -14,7 +14,7 @@ from speechllm.evaluation.systems import System
 
 
 def write_pictures(
-    folder: Path, table: Table, scored: Sequence[Scored], compression: Mapping[Key, float], how: Resampling
+    folder: Path, table: Table, scored: Sequence[Scored], compression: Mapping[Key, float], how: DifferenceTest
 ) -> tuple[list[str], list[str]]:
     """Write the pictures.
 

@@ -18,7 +18,7 @@ from speechllm.evaluation.comparison.json_file import to_json
 from speechllm.evaluation.comparison.latex import escape as escape_latex
 from speechllm.evaluation.comparison.latex import to_latex
 from speechllm.evaluation.comparison.markdown import to_markdown
-from speechllm.evaluation.comparison.measured import Resampling
+from speechllm.evaluation.comparison.measured import DifferenceTest
 from speechllm.evaluation.comparison.results import Result
 from speechllm.evaluation.significance import Comparison
 
@@ -126,7 +126,7 @@ def test_html_says_nothing_of_intervals_that_there_are_not():
 
 
 def test_json_has_everything_unrounded(table):
-    contents = json.loads(to_json(table, Resampling(samples=10), {("G", "base"): 4.0}))
+    contents = json.loads(to_json(table, DifferenceTest(samples=10), {("G", "base"): 4.0}))
     assert contents["resampling"] == {"by": "utterance", "samples": 10, "seed": 12345, "test": "bootstrap"}
     first, second, _ = contents["systems"]
     assert (first["compression"], first["baseline"], second["baseline"]) == (4.0, None, "G/base")

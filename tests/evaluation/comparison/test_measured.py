@@ -8,7 +8,7 @@ import pytest
 from speechllm.errors import UserError
 from speechllm.evaluation.comparison.figures import can_build, check_figures, choose_metrics
 from speechllm.evaluation.comparison.measured import (
-    Resampling,
+    DifferenceTest,
     all_figures,
     differing_signatures,
     few_units,
@@ -90,7 +90,7 @@ def test_figures_and_tests_are_those_of_the_significance_module():
     systems = [system("base", range(10)), system("same", range(1, 11)), system("good", ())]
     scored, notes = score_systems(systems, [WER])
     baselines = {("", "base"): None, ("", "same"): ("", "base"), ("", "good"): ("", "base")}
-    how = Resampling(samples=200)
+    how = DifferenceTest(samples=200)
     results = {result.system[1]: result for result in measure(scored, None, baselines, how)}
     assert notes == []
     assert {name: result.value for name, result in results.items()} == {"base": 6.25, "same": 6.25, "good": 0.0}
@@ -110,9 +110,9 @@ def test_randomization_can_decide_and_units_can_be_speakers():
     scored, _ = score_systems(systems, [WER])
     baselines = {("", "base"): None, ("", "good"): ("", "base")}
     for test in ("bootstrap", "randomization"):
-        by_utterance = measure(scored, None, baselines, Resampling(samples=200, test=test))[1]
+        by_utterance = measure(scored, None, baselines, DifferenceTest(samples=200, test=test))[1]
         assert by_utterance.significant
-        by_speaker = measure(scored, None, baselines, Resampling("speaker", 200, test=test))[1]
+        by_speaker = measure(scored, None, baselines, DifferenceTest("speaker", 200, test=test))[1]
         assert not by_speaker.significant, "all errors are those of one of two speakers"
 
 
@@ -121,7 +121,7 @@ def test_what_was_not_tested_is_said():
     scored, _ = score_systems(systems, [WER])
     keys = [item.key for item in scored]
     baselines = {keys[0]: None, keys[1]: keys[0], keys[2]: None, keys[3]: keys[0]}
-    results = measure(scored, None, baselines, Resampling(samples=10))
+    results = measure(scored, None, baselines, DifferenceTest(samples=10))
     why = "not tested against a baseline, and so without asterisk: wer en."
     assert untested(results, baselines) == [f"g/other: {why}"]
     by_talk = [
@@ -129,11 +129,11 @@ def test_what_was_not_tested_is_said():
         for s in systems
     ]
     scored, _ = score_systems(by_talk[:2], [WER])
-    results = measure(scored, None, baselines, Resampling("recording", 10))
+    results = measure(scored, None, baselines, DifferenceTest("recording", 10))
     assert untested(results, baselines) == [f"good: {why}"]
-    published = measure(scored, None, dict.fromkeys(keys[:2], ("", "printed")), Resampling(samples=10))
+    published = measure(scored, None, dict.fromkeys(keys[:2], ("", "printed")), DifferenceTest(samples=10))
     assert untested(published, dict.fromkeys(keys[:2], ("", "printed"))) == [f"base: {why}", f"good: {why}"]
-    assert untested(measure(scored, None, {}, Resampling(samples=10)), dict.fromkeys(keys)) == []
+    assert untested(measure(scored, None, {}, DifferenceTest(samples=10)), dict.fromkeys(keys)) == []
 
 
 def test_units_too_few_for_the_bootstrap_are_pointed_out():
@@ -146,17 +146,17 @@ def test_units_too_few_for_the_bootstrap_are_pointed_out():
     def said(how):
         return few_units(scored, measure(scored, None, baselines, how), how)
 
-    (sentence,) = said(Resampling("speaker", 10))
+    (sentence,) = said(DifferenceTest("speaker", 10))
     assert sentence.startswith("fake test en: with 4 speakers, the bootstrap takes chance for a difference")
-    assert said(Resampling("speaker", 10, test="randomization")) == []
-    assert said(Resampling("utterance", 10)) == []
+    assert said(DifferenceTest("speaker", 10, test="randomization")) == []
+    assert said(DifferenceTest("utterance", 10)) == []
 
 
 def test_figures_come_in_the_order_that_was_asked_for():
     scored, _ = score_systems([system("a", range(3))], [CER, WER])
-    results = measure(scored, ["wer_macro", "wer", "cer"], {}, Resampling(samples=10))
+    results = measure(scored, ["wer_macro", "wer", "cer"], {}, DifferenceTest(samples=10))
     assert [result.figure for result in results] == ["wer_macro", "wer", "cer"]
-    assert [result.figure for result in measure(scored, None, {}, Resampling(samples=10))] == ["cer", "wer"]
+    assert [result.figure for result in measure(scored, None, {}, DifferenceTest(samples=10))] == ["cer", "wer"]
     assert all_figures(scored) == ["cer", "wer", "cer_macro", "wer_macro"]
 
 
@@ -227,7 +227,7 @@ def test_statistics_of_slow_metrics_come_from_the_predictions(monkeypatch):
     entry |= {"source_language": "en", "target_language": "en", "signature": "slow|1"}
     run = System("a", kept, "", {"scores": [entry]}, "")
     scored, _ = score_systems([run], [{"name": "slow"}])
-    (result,) = measure(scored, None, {}, Resampling(samples=10))
+    (result,) = measure(scored, None, {}, DifferenceTest(samples=10))
     assert (result.value, result.utterances) == (1.5, 4)
     for stale in ({"name": "slow", "version": 2}, {"name": "slow"}):
         if "version" not in stale:
@@ -267,7 +267,7 @@ def test_comet_of_another_machine_is_taken_as_recorded(no_checkpoint):
     assert choose_metrics(systems)[0] == [spec, {"name": "bleu"}]
     scored, notes = score_systems(systems, [spec])
     baselines = {("", "a"): None, ("", "b"): ("", "a")}
-    first, second = measure(scored, None, baselines, Resampling(samples=50))
+    first, second = measure(scored, None, baselines, DifferenceTest(samples=50))
     assert (first.figure, first.value, first.signature, second.value) == ("comet", 80.0, SIGNATURE, pytest.approx(70.0))
     assert second.significant
     assert notes == []
@@ -315,7 +315,7 @@ def test_figures_that_were_not_computed_alike_are_pointed_out(no_checkpoint):
         elsewhere("b", 0.7, "comet|weights:1", model="/nowhere/model"),
     ]
     scored, _ = score_systems(systems, [spec])
-    assert differing_signatures(measure(scored, None, {}, Resampling(samples=9))) == [
+    assert differing_signatures(measure(scored, None, {}, DifferenceTest(samples=9))) == [
         "comet was not computed alike, so that differences may be those of programs: "
         f"{SIGNATURE} (a); comet|weights:1 (b)"
     ]

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from speechllm.evaluation.comparison.arrangement import arrange
 from speechllm.evaluation.comparison.duration_bars import draw as draw_bars
 from speechllm.evaluation.comparison.duration_bars import measure_bins
-from speechllm.evaluation.comparison.measured import Resampling, measure, score_systems
+from speechllm.evaluation.comparison.measured import DifferenceTest, measure, score_systems
 from speechllm.evaluation.comparison.pictures import real_time_factor, write_pictures
 from speechllm.evaluation.comparison.published import read_published
 from speechllm.evaluation.comparison.style import COLOURS, looks, short
@@ -18,7 +18,7 @@ from speechllm.evaluation.systems import System
 from tests.evaluation.predicted import predicted
 
 TABLE_III = read_published(Path(__file__).with_name("table_iii.csv"))
-HOW = Resampling(samples=50)
+HOW = DifferenceTest(samples=50)
 
 
 def system(name, wrong=(), languages=("en",), decode_s=0.5, durations=(1.0, 3.0, 3.0, 12.0)):
