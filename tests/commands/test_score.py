@@ -91,7 +91,7 @@ def test_a_run_is_scored_again_by_further_metrics_and_keeps_what_it_was(workplac
         "wer_macro": None,
         "bleu": None,
     }
-    assert found["scored_again"]["command"].startswith("speechllm ")
+    assert found["scored_again"]["command"].startswith("speechllm")
     assert "wer" in read_predictions("runs/x/test/predictions.jsonl")[0].statistics
 
 
