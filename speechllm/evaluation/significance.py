@@ -102,11 +102,31 @@ def confidence_intervals(
     Returns:
         One (low, high) a figure; NaN where a figure has no value, or a single unit has one: it says nothing of others.
     """
-    sums = _sum_by_unit(scored.statistics, units)
-    if _count(sums) < 2:
-        return [(math.nan, math.nan)] * len(scored.metric.figures)
-    values = _values(scored.metric, np.concatenate(list(_bootstrap(sums, samples, seed))))
-    return [_interval(values[:, figure]) for figure in range(values.shape[1])]
+    return intervals_of_metrics([scored], units, samples, seed)[0]
+
+
+def intervals_of_metrics(
+    scored_sets: Sequence[ScoredSet], units: Sequence[str] | None = None, samples: int = 1000, seed: int = 12345
+) -> list[list[tuple[float, float]]]:
+    """Return what :func:`confidence_intervals` says of each metric of the same utterances, which share the draws.
+
+    Args:
+        scored_sets: One test set under several metrics.
+        units: Unit of each utterance.
+        samples: Number of bootstrap samples.
+        seed: Seed of the draws.
+    """
+    sums = _sum_by_unit(np.concatenate([scored.statistics for scored in scored_sets], axis=1), units)
+    drawn = np.concatenate(list(_bootstrap(sums, samples, seed)))
+    found, start = [], 0
+    for scored in scored_sets:
+        columns = slice(start, start := start + scored.statistics.shape[1])
+        if _count(sums[:, columns]) < 2:
+            found.append([(math.nan, math.nan)] * len(scored.metric.figures))
+            continue
+        values = _values(scored.metric, drawn[:, columns])
+        found.append([_interval(values[:, figure]) for figure in range(values.shape[1])])
+    return found
 
 
 def compare(

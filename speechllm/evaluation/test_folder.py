@@ -8,8 +8,9 @@ from typing import Any, get_args
 from speechllm.evaluation.breakdown import By, break_down
 from speechllm.evaluation.run_record import RUN_FILE, Intervals, Run, make_record, write_record
 from speechllm.evaluation.scoring import ScoredSet, averages, score, scores
-from speechllm.evaluation.significance import confidence_intervals, resampling_units
+from speechllm.evaluation.significance import intervals_of_metrics, resampling_units
 from speechllm.evaluation.test_report import test_report
+from speechllm.evaluation.test_sets import TestSet
 from speechllm.predictions import Prediction, write_predictions
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -71,14 +72,26 @@ def assess(
     resampled = range(len(predictions) if resampling.samples else 0)
     resampling_units(predictions, resampled, resampling.by)  # what cannot be is found before the work
     scored_sets = score(predictions, specs)
-    intervals = {}
-    for scored in scored_sets if resampling.samples else []:
-        units = resampling_units(predictions, scored.places.tolist(), resampling.by)
-        found = confidence_intervals(scored, None if resampling.by == "utterance" else units, resampling.samples)
-        for figure, interval in zip(scored.metric.figures, found, strict=True):
-            intervals[figure.name, scored.test_set] = interval
+    intervals = _intervals(predictions, scored_sets, resampling) if resampling.samples else {}
     report = test_report(predictions, scored_sets, intervals, run)
     return Results(with_statistics(predictions, scored_sets), scored_sets, intervals, report)
+
+
+def _intervals(
+    predictions: Sequence[Prediction], scored_sets: Sequence[ScoredSet], resampling: Resampling
+) -> Intervals:
+    found = {}
+    by_test_set: dict[TestSet, list[ScoredSet]] = {}
+    for scored in scored_sets:
+        by_test_set.setdefault(scored.test_set, []).append(scored)
+    for test_set, members in by_test_set.items():
+        units = None
+        if resampling.by != "utterance":
+            units = resampling_units(predictions, members[0].places.tolist(), resampling.by)
+        for scored, intervals in zip(members, intervals_of_metrics(members, units, resampling.samples), strict=True):
+            for figure, interval in zip(scored.metric.figures, intervals, strict=True):
+                found[figure.name, test_set] = interval
+    return found
 
 
 def write_test_folder(

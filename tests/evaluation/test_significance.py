@@ -7,7 +7,7 @@ from sacrebleu.significance import PairedTest
 
 from speechllm.errors import UserError
 from speechllm.evaluation.scoring import ScoredSet
-from speechllm.evaluation.significance import compare, confidence_intervals, resampling_units
+from speechllm.evaluation.significance import compare, confidence_intervals, intervals_of_metrics, resampling_units
 from speechllm.evaluation.test_sets import TestSet
 from speechllm.metrics.base import Sample
 from speechllm.metrics.bleu import Bleu
@@ -143,6 +143,15 @@ def test_the_same_draws_give_the_same_answer():
     pair = scored(metric, left), scored(metric, right)
     assert compare(*pair, seed=1) == compare(*pair, seed=1)
     assert compare(*pair, seed=1) != compare(*pair, seed=2)
+
+
+def test_metrics_of_one_test_set_share_the_draws():
+    generator = np.random.default_rng(8)
+    pair = [scored(WordErrorRate("en"), word_errors(generator, 60, rate)[0]) for rate in (0.1, 0.4)]
+    units = [f"speaker {row % 12}" for row in range(60)]
+    together = intervals_of_metrics(pair, units, samples=200)
+    np.testing.assert_allclose(together, [confidence_intervals(item, units, samples=200) for item in pair])
+    assert together[0][0][1] < together[1][0][0]
 
 
 def test_large_sets_are_drawn_in_chunks(monkeypatch):
