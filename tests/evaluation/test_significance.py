@@ -32,17 +32,19 @@ def word_errors(generator, utterances, rate, words=None):
     return np.stack([errors, zeros, zeros, words, errors / words, ones], axis=1), words
 
 
+def trial(generator, metric, utterances, rate, samples, seed):
+    """Compare a system of 15 % with another on the same sentences, by the pooled rate."""
+    left, words = word_errors(generator, utterances, 0.15)
+    right, _ = word_errors(generator, utterances, rate, words)
+    return compare(scored(metric, left), scored(metric, right), samples=samples, seed=seed)[0]
+
+
 def test_type_one_error():
     """Two systems that are equally good are called different in about 5 of 100 test sets."""
     generator = np.random.default_rng(0)
     metric = WordErrorRate("en")
-    found = []
-    for trial in range(200):
-        left, words = word_errors(generator, 400, 0.15)
-        right, _ = word_errors(generator, 400, 0.15, words)
-        pooled, _ = compare(scored(metric, left), scored(metric, right), samples=1000, seed=trial)
-        found.append((pooled.p_bootstrap < 0.05, pooled.p_randomization < 0.05))
-    bootstrap, randomization = np.mean(found, axis=0)
+    found = [trial(generator, metric, 400, 0.15, samples=1000, seed=seed) for seed in range(200)]
+    bootstrap, randomization = np.mean([(one.p_bootstrap < 0.05, one.p_randomization < 0.05) for one in found], axis=0)
     assert 0.03 <= bootstrap <= 0.08
     assert 0.03 <= randomization <= 0.08
 
@@ -52,10 +54,8 @@ def test_power():
     generator = np.random.default_rng(1)
     metric = WordErrorRate("en")
     found = []
-    for trial in range(20):
-        left, words = word_errors(generator, 1000, 0.15)
-        right, _ = word_errors(generator, 1000, 0.20, words)
-        pooled, _ = compare(scored(metric, left), scored(metric, right), samples=500, seed=trial)
+    for seed in range(20):
+        pooled = trial(generator, metric, 1000, 0.20, samples=500, seed=seed)
         assert pooled.difference == pytest.approx(pooled.system - pooled.baseline)
         found.append((pooled.p_bootstrap < 0.05, pooled.p_randomization < 0.05, pooled.low > 0))
     assert (np.mean(found, axis=0) >= 0.9).all()
