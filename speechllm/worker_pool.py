@@ -42,6 +42,11 @@ ATTEMPTS = 2
 """Processes that a job may end before it is given up; the first may have ended for another reason."""
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use; all of the machine's where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Crash:
     """What stands for the result of a job that has none.

@@ -3,12 +3,12 @@
 import ast
 import inspect
 import json
-import os
 import pkgutil
 from pathlib import Path
 from typing import Any
 
 from speechllm.errors import UserError, did_you_mean
+from speechllm.worker_pool import available_cores
 
 CORPORA_FOLDER = Path(__file__).resolve().parents[1] / "data" / "corpora"
 
@@ -84,7 +84,7 @@ def prepare(
     if shards is not None:
         from speechllm.data.shards import write_shards
 
-        written = write_shards(folder, shards, shard_utterances, workers or len(os.sched_getaffinity(0)))
+        written = write_shards(folder, shards, shard_utterances, workers or available_cores())
         counts = ", ".join(f"{split} {len(some)}" for split, some in written["shards"].items())
         print(f"Shards: {shards} ({counts})")
 

@@ -1,6 +1,5 @@
 """Statistics of large test sets, part by part in several processes."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 import speechllm.metrics
 from speechllm.metrics.base import Metric, Sample
 from speechllm.registry import METRICS
-from speechllm.worker_pool import Crash, WorkerPool
+from speechllm.worker_pool import Crash, WorkerPool, available_cores
 
 LARGE = 20_000
 """Samples from which processes are worth the second that they take to start."""
@@ -33,7 +32,7 @@ class Workers:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = min(MOST_WORKERS, _cores()) if workers is None else workers
+        self._workers = min(MOST_WORKERS, available_cores()) if workers is None else workers
         self._pool: WorkerPool[Job, NDArray[np.float64]] | None = None
 
     def __enter__(self) -> "Workers":
@@ -65,11 +64,6 @@ class Workers:
         assert self._pool is not None
         for job, result in self._pool.map(jobs):
             yield metric.statistics(job[2]) if isinstance(result, Crash) else result
-
-
-def _cores() -> int:
-    """Return the number of cores that may be used; all where the system does not say which, as macOS."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def part_statistics(job: Job) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -28,6 +27,7 @@ from speechllm.data.doctor.text import check_texts
 from speechllm.data.manifest import read_manifest
 from speechllm.data.utterance import Utterance
 from speechllm.errors import UserError
+from speechllm.worker_pool import available_cores
 
 OUTPUT = "check"
 """Name of the folder beside the manifests."""
@@ -95,7 +95,7 @@ def check_utterances(
         KeyboardInterrupt: Likewise.
     """
     if workers is None:
-        workers = min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+        workers = min(MAX_WORKERS, available_cores())
     if workers < 0:
         msg = f"`workers` is {workers}, and must be at least 0."
         raise UserError(msg)

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from speechllm.errors import UserError
+from speechllm.worker_pool import available_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,7 +46,7 @@ def map_in_processes(
     if len(head) < 2 * chunk or "fork" not in multiprocessing.get_all_start_methods():
         yield from map(function, chain(head, remaining))
         return
-    processes = processes or min(MAX_PROCESSES, max(4, len(os.sched_getaffinity(0))))
+    processes = processes or min(MAX_PROCESSES, max(4, available_cores()))
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_prepare_process)
     waiting: deque[Future[list[Result]]] = deque()
     try:
