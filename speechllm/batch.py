@@ -3,9 +3,13 @@
 Shape legend, used in the whole package: ``B`` utterances of a batch, ``T`` audio samples, ``F`` encoder frames,
 ``E`` encoder width, ``S`` speech positions of the LLM (adapter output), ``H`` LLM width, ``U`` target tokens, ``V``
 vocabulary size. A mask is True where a position is valid, and valid positions stand at the left.
+
+Lengths stay on the CPU, wherever the values are: shapes follow from lengths, and a shape that had to be asked of a GPU
+would make every step wait for it. :func:`to_device` and :func:`lengths_to_mask` bring them to the values.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,8 +27,8 @@ class Batch:
 
     Attributes:
         audio: (B, T) float32, 16 kHz mono in [-1, 1], right-padded with zeros.
-        audio_lengths: (B,) int64, valid samples; 0 where the clip could not be read (test splits only), so that a
-            model answers with an empty hypothesis.
+        audio_lengths: (B,) int64 on the CPU, valid samples; 0 where the clip could not be read (test splits only), so that
+            a model answers with an empty hypothesis.
         ids: Utterance ids, unique within a split.
         tasks: One of :data:`TASKS` for each utterance.
         source_languages: BCP-47 code of what is spoken.
@@ -39,6 +43,8 @@ class Batch:
         recordings: Path of the audio file of each utterance, a talk for instance; empty where there is none.
         offsets_s: Where each utterance begins in that file, in seconds.
         skipped: One message for each clip that was left out of this batch as unreadable (training only).
+        features: Frames of each utterance that were read from a cache instead of computed, by the key of the encoder
+            that they are of; empty where there is no cache.
     """
 
     audio: Tensor
@@ -56,6 +62,7 @@ class Batch:
     recordings: list[str] = field(default_factory=list)
     offsets_s: list[float] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    features: dict[str, "Frames"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = len(self.ids)
@@ -71,6 +78,16 @@ class Batch:
     def durations_s(self) -> list[float]:
         """Duration of each utterance in seconds."""
         return [length / SAMPLE_RATE for length in self.audio_lengths.tolist()]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Return the batch with its audio and features on a device; lengths stay on the CPU."""
+        features = {key: frames.to(device, non_blocking) for key, frames in self.features.items()}
+        return replace(self, audio=self.audio.to(device, non_blocking=non_blocking), features=features)
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from which a GPU copies while it computes."""
+        features = {key: frames.pin_memory() for key, frames in self.features.items()}
+        return replace(self, audio=self.audio.pin_memory(), features=features)
 
     def select(self, rows: list[int]) -> "Batch":
         """Return the batch of the given rows, in that order, trimmed to its longest utterance, without ``skipped``."""
@@ -92,6 +109,7 @@ class Batch:
             speakers=[self.speakers[row] for row in rows],
             recordings=[self.recordings[row] for row in rows],
             offsets_s=[self.offsets_s[row] for row in rows],
+            features={key: frames.select(rows) for key, frames in self.features.items()},
         )
 
 
@@ -101,7 +119,7 @@ class Frames:
 
     Attributes:
         values: (B, F, E) float, exactly zero past each utterance's length.
-        lengths: (B,) int64, at least 1.
+        lengths: (B,) int64 on the CPU, at least 1.
         ctc_logits: (B, F, C) float32, what a CTC head that came with the encoder says of each frame; None where the
             encoder has none.
         ctc_blank: Class of ``ctc_logits`` that is the blank.
@@ -111,6 +129,16 @@ class Frames:
     lengths: Tensor
     ctc_logits: Tensor | None = None
     ctc_blank: int = 0
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the frames on a device; lengths stay on the CPU."""
+        logits = None if self.ctc_logits is None else self.ctc_logits.to(device, non_blocking=non_blocking)
+        return replace(self, values=self.values.to(device, non_blocking=non_blocking), ctc_logits=logits)
+
+    def pin_memory(self) -> Self:
+        """Return the frames in page-locked memory."""
+        logits = None if self.ctc_logits is None else self.ctc_logits.pin_memory()
+        return replace(self, values=self.values.pin_memory(), ctc_logits=logits)
 
     def select(self, rows: list[int]) -> "Frames":
         """Return the frames of the given utterances, in that order; one may stand there several times."""
@@ -144,7 +172,7 @@ class AdapterOutput:
 
     Attributes:
         values: (B, S, H) float, exactly zero past each utterance's length.
-        lengths: (B,) int64, at least 1.
+        lengths: (B,) int64 on the CPU, at least 1.
         losses: Auxiliary losses by name, each (B,) float32: one value an utterance, not yet weighted.
         stats: Figures to log by name, each a scalar or (B,) tensor; they carry no gradient.
     """
@@ -179,21 +207,30 @@ class Hypothesis:
     first_token_s: float = field(default=0.0, compare=False)
 
 
-def lengths_to_mask(lengths: Tensor, size: int | None = None) -> Tensor:
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """Return a small tensor of the CPU on ``device``, without waiting for what that device is busy with."""
+    if device.type == "cuda" and host.device.type == "cpu":
+        return host.pin_memory().to(device, non_blocking=True)
+    return host.to(device)
+
+
+def lengths_to_mask(lengths: Tensor, size: int | None = None, device: torch.device | None = None) -> Tensor:
     """Return a mask that is True at valid positions.
 
     Args:
-        lengths: (B,) int64.
+        lengths: (B,) int64, on the CPU or on ``device``.
         size: Width of the mask; the largest length where it is not given.
+        device: Where the mask is to be; where the lengths are if not given.
 
     Returns:
         (B, size) bool.
     """
     size = int(lengths.max()) if size is None else size
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
+    device = lengths.device if device is None else device
+    return torch.arange(size, device=device) < to_device(lengths, device)[:, None]
 
 
 def zero_padding(values: Tensor, lengths: Tensor) -> Tensor:
     """Return ``values`` (B, N, D) with every position at or past ``lengths`` (B,) set to exactly zero."""
-    mask = lengths_to_mask(lengths, values.shape[1])
+    mask = lengths_to_mask(lengths, values.shape[1], values.device)
     return values.masked_fill(~mask[..., None], 0)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from speechllm.batch import SAMPLE_RATE, Frames
+from speechllm.batch import SAMPLE_RATE, Batch, Frames
 from speechllm.errors import UserError
 from speechllm.tuning import TunableModule
 
@@ -36,11 +36,16 @@ class Encoder(TunableModule):
 
         Args:
             audio: (B, T) float32, 16 kHz; whatever stands past an utterance's length is ignored.
-            audio_lengths: (B,) int64, valid samples, at least :attr:`min_samples`.
+            audio_lengths: (B,) int64 on the CPU, valid samples, at least :attr:`min_samples`.
 
         Returns:
             Frames of shape (B, F, E) with lengths (B,).
         """
+
+    def encode(self, batch: Batch) -> Frames:
+        """Return the frames of a batch, wherever they come from; what computes them does so from the audio."""
+        frames: Frames = self(batch.audio, batch.audio_lengths)
+        return frames
 
     @abstractmethod
     def output_lengths(self, audio_lengths: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from speechllm.batch import Frames, zero_padding
+from speechllm.batch import Batch, Frames, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.errors import UserError
 from speechllm.registry import ENCODERS, FUSIONS
@@ -84,7 +84,15 @@ class ParallelEncoder(Encoder):
 
     def forward(self, audio: Tensor, audio_lengths: Tensor) -> Frames:
         """Encode a batch; see :meth:`Encoder.forward`."""
-        first, second = (self._encode(encoder, audio, audio_lengths) for encoder in (self.first, self.second))
+        return self._join(self.first(audio, audio_lengths), self.second(audio, audio_lengths))
+
+    def encode(self, batch: Batch) -> Frames:
+        """Encode a batch; each encoder takes its own frames from a cache where it has one."""
+        return self._join(self.first.encode(batch), self.second.encode(batch))
+
+    def _join(self, first: Frames, second: Frames) -> Frames:
+        """Make one stream of the frames of the two encoders."""
+        first, second = self._resampled(self.first, first), self._resampled(self.second, second)
         lengths = torch.minimum(first.lengths, second.lengths)
         self._count_uneven((first.lengths - second.lengths).abs())
         longest = int(lengths.max())
@@ -94,9 +102,9 @@ class ParallelEncoder(Encoder):
         """Return the joined frames for each frame of an encoder, exactly."""
         return _exact(self.frame_rate) / _exact(encoder.frame_rate)
 
-    def _encode(self, encoder: Encoder, audio: Tensor, audio_lengths: Tensor) -> Frames:
-        """Return one encoder's frames at the common rate, in the number format of the fusion's weights."""
-        frames = resample_frames(encoder(audio, audio_lengths), self._ratio(encoder))
+    def _resampled(self, encoder: Encoder, frames: Frames) -> Frames:
+        """Return an encoder's frames at the common rate, in the number format of the fusion's weights."""
+        frames = resample_frames(frames, self._ratio(encoder))
         weight = next(self.fusion.parameters(), None)
         values = frames.values if weight is None else frames.values.to(weight.dtype)
         return Frames(values, frames.lengths)

@@ -63,8 +63,7 @@ def answer(model: "SpeechToText", audio: Audio | Sequence[Audio], request: Reque
     with torch.inference_mode():
         for rows in _batches([len(clip) for clip in clips], request.batch_seconds):
             batch = _collate([clips[row] for row in rows], [names[row] for row in rows], rows, (task, source, target))
-            batch.audio, batch.audio_lengths = batch.audio.to(model.device), batch.audio_lengths.to(model.device)
-            for row, hypothesis in zip(rows, model.decode(batch, model.num_beams), strict=True):
+            for row, hypothesis in zip(rows, model.decode(batch.to(model.device), model.num_beams), strict=True):
                 hypotheses[row] = hypothesis
     model.train(was_training)
     return hypotheses

@@ -1,7 +1,7 @@
 """What the adapter of a model does with one utterance: its positions, what it reads into them, and the text."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +193,9 @@ def _positions(model: "SpeechLLM", samples: Tensor) -> tuple[int, Spans]:
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        audio = samples[None].to(model.device)
-        frames = model.encode(audio, torch.tensor([len(samples)], device=model.device))
+        frames = model.encoder(samples[None].to(model.device), torch.tensor([len(samples)]))
+        weight = next(model.adapter.parameters(), frames.values)
+        frames = replace(frames, values=frames.values.to(weight.dtype))
         (spans,) = model.adapter.spans(frames)
     model.train(was_training)
     weights = None if spans.weights is None else spans.weights.float().cpu()

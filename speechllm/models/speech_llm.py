@@ -103,16 +103,12 @@ class SpeechLLM(SpeechToText):
             rank_zero_info(report)
         self.decoder.check_output_layer()
 
-    def encode(self, audio: Tensor, audio_lengths: Tensor) -> Frames:
+    def encode(self, batch: Batch) -> Frames:
         """Return the encoder's frames in the number format of the adapter's weights.
 
         The trainer's mixed precision would see to that; a model in a notebook has no trainer.
-
-        Args:
-            audio: (B, T) float32.
-            audio_lengths: (B,) int64, samples.
         """
-        frames: Frames = self.encoder(audio, audio_lengths)
+        frames: Frames = self.encoder.encode(batch)
         weight = next(self.adapter.parameters(), frames.values)
         return replace(frames, values=frames.values.to(weight.dtype))
 
@@ -128,7 +124,7 @@ class SpeechLLM(SpeechToText):
         """
         self.encoder.check_durations(batch.audio_lengths, batch.ids)
         once = sorted(set(batch.audio_of))
-        frames = self.encode(batch.audio[once], batch.audio_lengths[once])
+        frames = self.encode(batch if len(once) == len(batch) else batch.select(once))
         if len(once) < len(batch):
             frames = frames.select([once.index(first) for first in batch.audio_of])
         speech: AdapterOutput = self.adapter(frames, targets)
