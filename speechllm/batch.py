@@ -27,8 +27,8 @@ class Batch:
 
     Attributes:
         audio: (B, T) float32, 16 kHz mono in [-1, 1], right-padded with zeros.
-        audio_lengths: (B,) int64 on the CPU, valid samples; 0 where the clip could not be read (test splits only), so that
-            a model answers with an empty hypothesis.
+        audio_lengths: (B,) int64 on the CPU, valid samples; 0 where the clip could not be read (test splits only), so
+            that a model answers with an empty hypothesis.
         ids: Utterance ids, unique within a split.
         tasks: One of :data:`TASKS` for each utterance.
         source_languages: BCP-47 code of what is spoken.
