@@ -18,6 +18,7 @@ BOTTOM = {
     "audio_levels",
     "batch",
     "command_help",
+    "costs",
     "errors",
     "known_checkpoints",
     "languages",

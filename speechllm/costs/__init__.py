@@ -1,0 +1,1 @@
+"""What training costs, in arithmetic and memory: computed from sizes alone, without torch."""
