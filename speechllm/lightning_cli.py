@@ -1,20 +1,22 @@
 """fit, validate, test and predict by LightningCLI, with run folders."""
 
 import inspect
+import os
 import re
 import shlex
 import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from speechllm.data import datamodules
@@ -24,9 +26,11 @@ from speechllm.errors import UserError, did_you_mean
 from speechllm.evaluation.run_record import Run
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+from speechllm.models.checkpoint_files import AtomicCheckpointIO
 from speechllm.models.epoch_length import EpochLength
 from speechllm.models.initial_weights import find_initial
 from speechllm.models.last_checkpoint import LastCheckpoint
+from speechllm.models.last_files import find_last, last_files
 from speechllm.models.monitors import check_monitors, mode_of
 from speechllm.models.validation import logged_names, metric_specs
 from speechllm.recipe_files import resolve_recipes
@@ -45,6 +49,10 @@ EXPECTED_WARNINGS = (
     r"It is recommended to use `self.log\('(val|test)_",  # every process logs the figures that the first one computed
     r"LightningCLI's args parameter is intended",  # recipes given by name are resolved before it parses
 )
+
+
+class RunFinishedError(Exception):
+    """A run that is to be resumed has come to its end."""
 
 
 class SaveRecipe(SaveConfigCallback):
@@ -155,7 +163,14 @@ class SpeechCLI(LightningCLI):
         parser.add_argument(
             "--overwrite", type=bool, default=False, help="Let `fit` start anew in a run folder that holds checkpoints"
         )
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="`auto`: let `fit` go on from the last checkpoint of the run folder, or begin where there is none",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.set_defaults(CHECKPOINT_DEFAULTS)
 
     def _parse_ckpt_path(self) -> None:
@@ -163,6 +178,14 @@ class SpeechCLI(LightningCLI):
 
         Lightning would put the hyperparameters that a checkpoint stores over them, silently.
         """
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, whose checkpoints are written whole or not at all."""
+        plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(**kwargs | {"plugins": plugins})
 
     def before_instantiate_classes(self) -> None:
         """Resolve the run folder and the checkpoint, and put logs and checkpoints there."""
@@ -176,11 +199,8 @@ class SpeechCLI(LightningCLI):
             config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
             )
-        for part in ("model", "data"):
-            if "init_args" in config.get(part, {}):
-                config[part].init_args = _with_nulls(config[part].init_args)
-        if config.ckpt_path == "last":
-            config.ckpt_path = str(_last_checkpoint(run_dir))
+        self.resolve_nulls(config)
+        config.ckpt_path = _checkpoint(config, run_dir, trains=self.subcommand == "fit")
         if self.subcommand == "fit":
             check_run_dir(run_dir, resumes=config.ckpt_path is not None, overwrite=config.overwrite)
             init_from = config.model.get("init_args", Namespace()).get("init_from")  # type: ignore[no-untyped-call]
@@ -196,6 +216,13 @@ class SpeechCLI(LightningCLI):
             read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
         if self.subcommand == "test":
             config.verbose = False  # the model prints its own table, with signatures
+
+    @staticmethod
+    def resolve_nulls(config: Namespace) -> None:
+        """Put a null for each ``null`` inside the options of model and data."""
+        for part in ("model", "data"):
+            if "init_args" in config.get(part, {}):
+                config[part].init_args = _with_nulls(config[part].init_args)
 
 
 def _with_nulls(value: Any) -> Any:
@@ -219,7 +246,9 @@ def check_run_dir(run_dir: Path, resumes: bool, overwrite: bool) -> None:
     Raises:
         UserError: If the folder holds checkpoints, and the run is neither resumed nor given up.
     """
-    if not (resumes or overwrite) and any((run_dir / "checkpoints").glob("*.ckpt")):
+    if not (resumes or overwrite) and (
+        any((run_dir / "checkpoints").glob("*.ckpt")) or last_files(run_dir / "checkpoints")
+    ):
         msg = (
             f"The run folder '{run_dir}' already holds checkpoints. Resume with `--ckpt_path last`, name another "
             f"folder with `--run_dir`, or start anew with `--overwrite true`."
@@ -227,12 +256,35 @@ def check_run_dir(run_dir: Path, resumes: bool, overwrite: bool) -> None:
         raise UserError(msg)
 
 
-def _last_checkpoint(run_dir: Path) -> Path:
-    path = run_dir / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        msg = f"There is no last checkpoint: '{path}' does not exist. Leave out `--ckpt_path last`, or train first."
+def _checkpoint(config: Namespace, run_dir: Path, trains: bool) -> str | None:
+    """Return the checkpoint to load: the one that is named, or the newest that can be read.
+
+    Raises:
+        UserError: If there is no last one, or a run is both to go on and to start anew.
+        RunFinishedError: If there is nothing left to train.
+    """
+    named: str | None = config.ckpt_path
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+    automatic = trains and (config.resume == "auto" or requeued)
+    if config.resume == "auto" and config.overwrite:
+        msg = "`--resume auto` goes on with a run, and `--overwrite true` starts it anew. Leave out one of them."
         raise UserError(msg)
-    return path
+    if named != "last" and not automatic:
+        return named
+    state = find_last(run_dir)
+    if state is None and named == "last" and not automatic:
+        path = run_dir / "checkpoints" / "last.ckpt"
+        msg = (
+            f"There is no last checkpoint: '{path}' does not exist. Leave out `--ckpt_path last`, train first, or let "
+            f"`--resume auto` begin where there is none."
+        )
+        raise UserError(msg)
+    if state is None:
+        return None if named == "last" else named
+    if trains and (end := state.end(config.trainer.max_steps, config.trainer.max_epochs)):
+        msg = f"The run in '{run_dir}' is finished: {end}. Raise the limit to train on, or test it."
+        raise RunFinishedError(msg)
+    return str(state.path)
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -243,7 +295,7 @@ def run(command: str, arguments: list[str]) -> None:
         arguments: The rest of the command line.
 
     Raises:
-        SystemExit: With status 143 after a SIGTERM, so that nothing goes on with results that are not there.
+        SystemExit: With status 143 after a signal to stop, so that nothing goes on with results that are not there.
     """
     datamodules()  # a recipe names their classes, which must be there to be found
     for message in EXPECTED_WARNINGS:
@@ -259,13 +311,15 @@ def run(command: str, arguments: list[str]) -> None:
             # Our samplers share the data out between processes themselves.
             trainer_defaults={
                 "use_distributed_sampler": False,
-                "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength(), LastCheckpoint()],
+                "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength()],
             },
             auto_configure_optimizers=False,
             parser_class=Parser,
             parser_kwargs={"prog": "speechllm"},
             args=[command, *resolve_recipes(arguments)],
         )
+    except RunFinishedError as finished:
+        rank_zero_info(str(finished))
     except SIGTERMException:  # Lightning exits as if all were done
         print(f"speechllm {command}: stopped by SIGTERM before the end", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None

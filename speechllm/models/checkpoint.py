@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speechllm.errors import UserError
 from speechllm.lora import LoraOptions
+from speechllm.models.checkpoint_files import damage
 from speechllm.tuning import TunableModule
 
 
@@ -128,7 +129,7 @@ def find_checkpoint(run: str | Path) -> Path:
     path = Path(run)
     if path.is_file():
         return path
-    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    candidates = [path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt", "last-1.ckpt")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -138,11 +139,14 @@ def find_checkpoint(run: str | Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without executing anything that it holds.
+    """Read a checkpoint onto the CPU without executing anything that it holds, after a look at its checksum.
 
     Raises:
-        UserError: If the file is not a checkpoint of this package.
+        UserError: If the file is damaged, or not a checkpoint of this package.
     """
+    if path.is_file() and (problem := damage(path)):
+        msg = f"'{path}' is not a readable checkpoint: {problem}"
+        raise UserError(msg)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for damaged and for foreign files
