@@ -11,12 +11,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from speechllm.batch import Batch, Hypothesis
+from speechllm.batch import Batch, Hypothesis, to_device
 from speechllm.errors import UserError
 from speechllm.evaluation.run_record import Run
 from speechllm.models.checkpoint import check_state, trained_state
 from speechllm.models.decoding_run import DecodingRun, begin_run
-from speechllm.models.gradients import SkippedSteps, scale_gradients
+from speechllm.models.gradients import SkippedSteps, clip_gradients, reach, scale_gradients, skip_where
 from speechllm.models.parameters import parameter_groups
 from speechllm.models.processes import Processes
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
@@ -35,6 +35,9 @@ from speechllm.talk_references import TalkReference
 
 DEFAULT_METRICS = ("wer", {"name": "wer", "normalizer": "whisper"}, "cer", "bleu", "chrf", "health", "speed")
 """Metrics where a recipe names none."""
+
+READ_EVERY_N_STEPS = 50
+"""How often the host looks at how many steps were skipped, where nothing is logged."""
 
 
 @dataclass
@@ -152,28 +155,47 @@ class SpeechToText(LightningModule):
         """Return the loss summed over the batch's target tokens; the step's mean is taken over all of its batches."""
         self._report_skipped(batch)
         if len(batch) == 0:
-            return torch.stack([(p * 0).sum() for p in self.parameters() if p.requires_grad]).sum()
+            return self._reach_all(torch.zeros((), device=self.device))
         self.trained_on |= set(zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True))
         losses = self.losses(batch)
         total = self._weighted_sum(losses)
         tokens = losses.target_lengths.sum()
         self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
         self._log_losses("train", losses, total, prog_bar=True)
-        return total
+        return self._reach_all(total)
+
+    def _reach_all(self, loss: Tensor) -> Tensor:
+        return reach(loss, [parameter for parameter in self.parameters() if parameter.requires_grad])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn summed gradients into those of the mean over all target tokens, and skip steps that are not finite."""
+        """Turn summed gradients into those of the mean over all target tokens, and skip steps that are not finite.
+
+        The host looks at how many were skipped when figures are logged, and at the end of an epoch.
+
+        Raises:
+            UserError: If too many steps in a row were skipped.
+        """
         tokens = torch.zeros((), device=self.device) if self._step_tokens is None else self._step_tokens
         self._step_tokens = None
-        tokens = self.trainer.strategy.reduce(tokens.float(), reduce_op="sum")
+        tokens = self.trainer.strategy.reduce(to_device(tokens, self.device).float(), reduce_op="sum")
         # Lightning divides the loss by the accumulated batches, and DDP the gradients by the processes.
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1))
-        self._skipped_steps.count(self.global_step, skipped=norm is None)
-        if norm is None:
-            self.log("skipped_steps", float(self._skipped_steps.total))
-        else:
-            self.log("grad_norm", norm)
+        self._norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1))
+        skipped = 1 - self._norm.isfinite().float()
+        skip_where(optimizer, skipped)
+        self._skipped_steps.count(self.global_step, skipped)
+        self.log("grad_norm", self._norm)
+        if (self.global_step + 1) % (self.trainer.log_every_n_steps or READ_EVERY_N_STEPS) == 0:  # type: ignore[attr-defined]
+            self.log("skipped_steps", float(self._skipped_steps.read(self.global_step)))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that is known; Lightning would refuse to for a fused optimiser in mixed precision."""
+        clip_gradients(self.parameters(), self._norm, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the learning rate, of the first group where there are several, and utterances per second."""
@@ -189,7 +211,12 @@ class SpeechToText(LightningModule):
         self._clock_s = None
 
     def on_train_epoch_end(self) -> None:
-        """Say how many clips could not be read."""
+        """Say how many clips could not be read, and how many steps were skipped.
+
+        Raises:
+            UserError: If too many steps in a row were skipped.
+        """
+        self._skipped_steps.read(self.global_step - 1)
         if self._skipped_clips:
             rank_zero_warn(f"{self._skipped_clips} clips could not be read and were left out of training so far.")
 
@@ -204,8 +231,8 @@ class SpeechToText(LightningModule):
         if self.schedule == "cosine" and not 1 <= total_steps < float("inf"):  # -1: the data does not know its length
             msg = "The cosine schedule needs to know its end: set `trainer.max_steps`."
             raise UserError(msg)
-        # Lightning refuses to clip the gradients of a fused optimiser in mixed precision, even without a scaler.
-        fused = "mixed" not in str(self.trainer.precision)
+        # A fused optimiser would undo the gradient scaler's work itself, after gradients are scaled and clipped here.
+        fused = str(self.trainer.precision) != "16-mixed"
         optimizer = torch.optim.AdamW(groups, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused)
 
         def factor(step: int) -> float:
@@ -307,6 +334,8 @@ class SpeechToText(LightningModule):
         """Keep what was trained: frozen weights that have a name are left out."""
         checkpoint["state_dict"] = trained_state(self, checkpoint["state_dict"])
         checkpoint["trained_on"] = sorted(list(triple) for triple in self.trained_on)
+        self._skipped_steps.read(self.global_step - 1)
+        checkpoint["skipped_steps"] = self._skipped_steps.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this recipe, and say what was loaded and what it has decoded before.
@@ -316,6 +345,7 @@ class SpeechToText(LightningModule):
         """
         rank_zero_info(f"Checkpoint: {check_state(self, checkpoint, self.specs)}.")
         self.trained_on = {tuple(triple) for triple in checkpoint.get("trained_on", [])}
+        self._skipped_steps.load(checkpoint.get("skipped_steps", [0, 0]))
         self.origin = replace(self.origin, step=checkpoint.get("global_step"))
         # Between this hook and the batches there is no other, and before it Lightning does not say which checkpoint.
         if self._trainer is not None and (self.trainer.testing or self.trainer.predicting):

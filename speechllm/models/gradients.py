@@ -1,10 +1,15 @@
-"""Gradients of a token-weighted loss that are the same however a batch is cut up (spec §13.1)."""
+"""Gradients of a token-weighted loss that are the same however a batch is cut up (spec §13.1), and steps to skip.
 
-from collections.abc import Iterable
+Whether a step is skipped is decided on the device: the host never waits for a gradient.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from speechllm.errors import UserError
 
@@ -12,54 +17,150 @@ MAX_SKIPPED_STEPS = 20
 """Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
 
 
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tensor | None:
-    """Multiply all gradients by ``factor`` and return their norm; drop them all where it is not finite.
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tensor:
+    """Multiply all gradients by ``factor`` and return their norm, without waiting for either.
+
+    A trained parameter that no loss has reached gets a gradient of zero, as it has where processes share their
+    gradients: its moments decay in a single process as they do in several.
 
     Args:
-        parameters: Trained parameters.
-        factor: Scalar tensor.
+        parameters: Parameters; those that are not trained are left alone.
+        factor: Scalar tensor on the parameters' device.
 
     Returns:
-        Norm over all gradients after scaling, or None where it was infinite or not a number: the gradients are None
-        then, so that the optimiser changes nothing.
+        Scalar tensor: the norm over all gradients after scaling, those of all shards included.
     """
-    with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
-    for gradient in gradients:
-        gradient.mul_(factor)
+    gradients = []
+    for parameter in parameters:
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    if gradients:
+        torch._foreach_mul_(gradients, factor)
     norm = torch.nn.utils.get_total_norm(gradients)
-    if torch.isfinite(norm):
-        return norm
-    for parameter in with_gradient:
-        parameter.grad = None
-    return None
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, limit: float | None, algorithm: str) -> None:
+    """Clip gradients whose norm is known already.
+
+    Args:
+        parameters: Parameters with gradients.
+        norm: Scalar tensor, the norm over all of them.
+        limit: Largest norm, or largest magnitude of a value; None or 0 for none.
+        algorithm: ``norm`` or ``value``.
+    """
+    if not limit:
+        return
+    if algorithm == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+
+def skip_where(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
+    """Let the next step of an optimiser change nothing, its step counters included, where ``skipped`` is 1.
+
+    Fused optimisers read that on the device, as they do for a gradient scaler. For others the host looks: here, that is
+    float16 with a gradient scaler, which asks the host in every step anyway.
+
+    Args:
+        optimizer: The optimiser.
+        skipped: Scalar float32 tensor, 0 or 1.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        marked: Any = optimizer
+        marked.grad_scale, marked.found_inf = None, skipped
+    elif skipped:
+        optimizer.zero_grad(set_to_none=True)
+
+
+def reach(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the loss as one that depends on all ``parameters``, with no gradient for them.
+
+    Processes that share gradients wait for those of every parameter. Here, all are reached in every step: also those of
+    a head that learns from transcripts, in a batch without any, and all of them where a batch is empty. That costs
+    nothing, whereas to search for unused parameters costs a walk over the graph.
+
+    Args:
+        loss: Scalar.
+        parameters: Trained parameters.
+    """
+    reached: Tensor = _Reach.apply(loss, *parameters)  # type: ignore[no-untyped-call]
+    return reached
+
+
+class _Reach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.parameters = len(parameters)
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return gradient, *(None,) * ctx.parameters
 
 
 class SkippedSteps:
-    """Count optimiser steps that are skipped since their gradients are not finite.
+    """Count optimiser steps that are skipped since their gradients are not finite, on the device.
 
     Attributes:
-        total: Number of steps skipped so far.
+        total: Number of steps skipped up to the last :meth:`read`.
     """
 
     def __init__(self) -> None:
         self.total = self._in_a_row = 0
+        self._counts: Tensor | None = None
+        self._unread_since: int | None = None
 
-    def count(self, step: int, skipped: bool) -> None:
-        """Count a step, and warn if it is skipped.
+    def count(self, step: int, skipped: Tensor) -> None:
+        """Count a step without looking whether it was skipped.
+
+        Args:
+            step: Its number.
+            skipped: Scalar tensor, 0 or 1.
+        """
+        skipped = skipped.long()
+        if self._counts is None:
+            start = torch.zeros_like(skipped)
+            self._counts = torch.stack([start + self.total, start + self._in_a_row, start])
+        total, in_a_row, longest = self._counts
+        in_a_row = (in_a_row + 1) * skipped
+        self._counts = torch.stack([total + skipped, in_a_row, torch.maximum(longest, in_a_row)])
+        if self._unread_since is None:
+            self._unread_since = step
+
+    def read(self, step: int) -> int:
+        """Wait for the device, warn if steps were skipped since the last call, and return the total.
+
+        Args:
+            step: The last step that was counted.
 
         Raises:
             UserError: If too many in a row were.
         """
-        if not skipped:
-            self._in_a_row = 0
-            return
-        self.total += 1
-        self._in_a_row += 1
-        rank_zero_warn(f"Step {step} skipped: its gradients are not finite ({self.total} so far).")
-        if self._in_a_row >= MAX_SKIPPED_STEPS:
+        if self._counts is None or self._unread_since is None:
+            return self.total
+        total, self._in_a_row, longest = self._counts.tolist()
+        first, new = self._unread_since, total - self.total
+        self.total, self._unread_since = total, None
+        if new:
+            which = f"Step {first}" if step <= first else f"{new} of the steps {first}–{step}"
+            rank_zero_warn(f"{which} skipped: gradients are not finite ({total} so far).")
+        if longest >= MAX_SKIPPED_STEPS:
             msg = (
-                f"{MAX_SKIPPED_STEPS} steps in a row gave gradients that are not finite. Lower `lr`, raise "
+                f"{longest} steps in a row gave gradients that are not finite. Lower `lr`, raise "
                 f"`warmup_steps`, or train in `precision: 32-true` to find the cause."
             )
             raise UserError(msg)
+        return self.total
+
+    def state(self) -> list[int]:
+        """Return the total and how many of them are the last ones, for a checkpoint."""
+        return [self.total, self._in_a_row]
+
+    def load(self, state: Sequence[int]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.total, self._in_a_row = state
+        self._counts = self._unread_since = None
