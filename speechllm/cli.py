@@ -20,6 +20,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "prepare": "turn a corpus on disk into manifests, or write the synthetic one",
+    "cache": "compute the frames of a recipe's frozen encoders once, for every run that reads them",
     "transcribe": "transcribe or translate audio files with a trained model",
     "score": "score hypotheses from files, or a run by other metrics",
     "compare": "set systems side by side: a table with significance, pictures, a page of utterances",

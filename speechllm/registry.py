@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
@@ -11,6 +12,27 @@ T = TypeVar("T")
 Spec = Mapping[str, Any]
 
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class SharedOption:
+    """An option of several parts of a kind, which is not for their constructors: it puts something around the part.
+
+    Attributes:
+        name: Its name in a spec; null is the same as leaving it out.
+        annotation: What it may be.
+        meaning: What it does, for the reference.
+        applies: Whether a class has it.
+        check: Raises a UserError where a class with this spec cannot have it.
+        build: Builds the part of a spec that has it.
+    """
+
+    name: str
+    annotation: Any
+    meaning: str
+    applies: Callable[[type[Any]], bool]
+    check: Callable[[type[Any], Spec], None]
+    build: Callable[[Spec], Any]
 
 
 class Registry(Generic[T]):
@@ -28,6 +50,11 @@ class Registry(Generic[T]):
         self.kind = kind
         self.builder_args = builder_args
         self._parts: dict[str, type[T]] = {}
+        self.shared: dict[str, SharedOption] = {}
+
+    def share(self, option: SharedOption) -> None:
+        """Give an option to every part that it applies to."""
+        self.shared[option.name] = option
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that registers a part under ``name``.
@@ -67,9 +94,15 @@ class Registry(Generic[T]):
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """Return the options that a recipe may give the part called ``name``."""
-        parameters = inspect.signature(self.get(name)).parameters
+        part = self.get(name)
+        parameters = inspect.signature(part).parameters
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return {key: value for key, value in parameters.items() if value.kind in named and key not in self.builder_args}
+        own = {key: value for key, value in parameters.items() if value.kind in named and key not in self.builder_args}
+        return own | {
+            key: inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option.annotation)
+            for key, option in self.shared.items()
+            if option.applies(part)
+        }
 
     def check(self, spec: Spec) -> None:
         """Check a spec's name and option names without building anything.
@@ -82,7 +115,10 @@ class Registry(Generic[T]):
             msg = f"The {self.kind} needs a mapping with a 'name', such as {{name: {self._example()}}}; got {spec!r}."
             raise UserError(msg)
         allowed = self.options(spec["name"])
-        unknown = [key for key in spec if key != "name" and key not in allowed]
+        for option in self._shared_in(spec):
+            option.check(self.get(spec["name"]), spec)
+        known = {"name", *allowed, *(key for key in self.shared if spec.get(key) is None)}
+        unknown = [key for key in spec if key not in known]
         if unknown:
             hint = "".join(did_you_mean(key, allowed) for key in unknown)
             msg = (
@@ -114,10 +150,17 @@ class Registry(Generic[T]):
             UserError: As :meth:`check`, or from the part's constructor about an option's value.
         """
         self.check(spec)
+        for option in self._shared_in(spec):
+            built: T = option.build(spec)
+            return built
         part = self.get(spec["name"])
-        options = {key: value for key, value in spec.items() if key != "name"}
+        options = {key: value for key, value in spec.items() if key != "name" and key not in self.shared}
         named = inspect.signature(part).parameters
         return part(**options, **{key: value for key, value in builder_args.items() if key in named})
+
+    def _shared_in(self, spec: Spec) -> list[SharedOption]:
+        """Return the shared options that a spec gives."""
+        return [option for name, option in self.shared.items() if spec.get(name) is not None]
 
     def _example(self) -> str:
         return self.names()[0] if self._parts else "…"

@@ -125,7 +125,7 @@ def part_options(registry: Any, name: str) -> list[Option]:
     from docstring_parser import parse
 
     part = registry.get(name)
-    meanings: dict[str, str] = {}
+    meanings: dict[str, str] = {option: shared.meaning for option, shared in registry.shared.items()}
     for owner in part.__mro__:
         if owner.__module__.startswith("speechllm."):
             for entry in parse(owner.__doc__ or "").params:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.data.shard_plan import ShardPlan
 from speechllm.errors import UserError
+from speechllm.feature_cache.reader import FeatureReader
 from speechllm.talk_references import TalkReference
 
 
@@ -100,6 +102,8 @@ class SpeechDataModule(LightningDataModule):
         self._state: dict[str, Any] | None = None
         self._augmenter: Augmenter | None = None
         self._noise: Noise | None = None
+        self.features: FeatureReader | None = None
+        """Reads frames of the model's encoders instead of audio; the model puts it here. Changed audio is read."""
         self.decoded: Collection[int] = ()
         """Rows of the test split that are decoded already, and left out of its batches."""
         for name, least in (("max_utterances", 1), ("num_buckets", 1), ("buffer_shards", 1), ("num_workers", 0)):
@@ -178,11 +182,14 @@ class SpeechDataModule(LightningDataModule):
             )
         assert self._train is not None
         return DataLoader(
-            SpeechDataset(self._train.rows, False, self.buffer_shards, self._training_augmentation()),
+            SpeechDataset(
+                self._train.rows, False, self.buffer_shards, self._training_augmentation(), features=self.features
+            ),
             sampler=self._sampler,
             batch_size=None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=_loader_generator(self.seed),
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -205,8 +212,20 @@ class SpeechDataModule(LightningDataModule):
         """Go on within an epoch where a checkpoint was written."""
         self._state = state_dict
 
+    @property
+    def augmentations(self) -> list[str]:
+        """Options under ``augment`` that change the audio of training."""
+        options = self.augment or Augmentation()
+        changes = {
+            "speeds": any(speed != 1 for speed in options.speeds),
+            "reverberation": options.reverberation is not None and options.reverberation_probability > 0,
+            "noise": bool(options.noise_sources) and options.noise_probability > 0,
+            "gain_db": any(options.gain_db),
+        }
+        return [name for name, changed in changes.items() if changed]
+
     def _training_augmentation(self) -> Callable[[Tensor, int, str, str], Tensor] | None:
-        if self.augment is None:
+        if self.augment is None or not self.augmentations:
             return None
         self._augmenter = self._augmenter or Augmenter(self.augment)
         return partial(_augmented, self._augmenter, self.seed)
@@ -250,7 +269,7 @@ class SpeechDataModule(LightningDataModule):
             *self._world(),
             without=self.decoded if kind == "test" else (),
         )
-        dataset = SpeechDataset(rows, keep_unreadable=True)
+        dataset = SpeechDataset(rows, keep_unreadable=True, features=self.features)
         if kind == "test" and self.test_noise_snr is not None:
             dataset = SpeechDataset(rows, True, augment=self._test_noise(), suffix=f"+{self._noise_label}")
         return DataLoader(
@@ -258,6 +277,7 @@ class SpeechDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            generator=_loader_generator(self.seed),
         )
 
     def test_fingerprint(self) -> str:
@@ -290,6 +310,11 @@ class SpeechDataModule(LightningDataModule):
             )
             raise UserError(msg)
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def _loader_generator(seed: int) -> torch.Generator:
+    """Return what seeds workers, which would otherwise take a number of training's each time a loader is begun."""
+    return torch.Generator().manual_seed(seed)
 
 
 def _augmented(augmenter: Augmenter, seed: int, audio: Tensor, epoch: int, corpus: str, name: str) -> Tensor:

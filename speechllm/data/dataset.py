@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,11 +16,27 @@ from speechllm.data.epoch_plan import Draw
 from speechllm.data.rows import Row, Rows
 from speechllm.data.shard_reader import ShardReader, is_in_shard
 from speechllm.data.utterance import Utterance
+from speechllm.feature_cache.reader import CachedClip, FeatureReader
 
 MIN_SAMPLES = 400
 """Shortest clip that counts as audio: one analysis window of 25 ms, below which no encoder has a frame to give."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Clip:
+    """What a batch is given of an utterance.
+
+    Attributes:
+        samples: (T,) float32, 16 kHz; none where its frames are there already.
+        length: Number of its samples.
+        frames: Its frames in the caches of the model's encoders.
+    """
+
+    samples: Tensor
+    length: int
+    frames: CachedClip
 
 
 class SpeechDataset(Dataset[Batch]):
@@ -34,6 +51,7 @@ class SpeechDataset(Dataset[Batch]):
         augment: Changes the audio of an utterance, given an epoch, the name of the corpus and the id: the same for the
             same three, whatever the worker and the batch.
         suffix: What the names of corpora are followed by in batches.
+        features: Caches of the model's encoders, of audio that nothing changes; what is in all of them is not read.
     """
 
     def __init__(
@@ -43,14 +61,16 @@ class SpeechDataset(Dataset[Batch]):
         buffer_shards: int = 0,
         augment: Callable[[Tensor, int, str, str], Tensor] | None = None,
         suffix: str = "",
+        features: FeatureReader | None = None,
     ) -> None:
         self.rows, self.keep_unreadable, self.augment, self.suffix = rows, keep_unreadable, augment, suffix
+        self.features = features if augment is None else None
         self._shards = ShardReader(buffer_shards)
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Read the rows of ``draw`` and put the batch together."""
         rows: list[tuple[int, Row]] = []
-        audio: list[Tensor] = []
+        clips: list[Clip] = []
         skipped: list[str] = []
         first_of: dict[tuple[str, str, float], int] = {}
         audio_of: list[int] = []
@@ -58,23 +78,23 @@ class SpeechDataset(Dataset[Batch]):
             row = self.rows[number]
             same = (row.corpus, row.utterance.id, speed)
             if same in first_of:
-                samples = audio[first_of[same]]
+                clip = clips[first_of[same]]
             else:
                 try:
-                    samples = self._heard(row, speed, draw.epoch)
+                    clip = self._clip(row, speed, draw.epoch)
                 except AudioError as error:
                     if not self.keep_unreadable:
                         skipped.append(f"{row.utterance.id}: {error}")
                         continue
                     log.warning("%s counts as silence: %s", row.utterance.id, error)
-                    samples = torch.zeros(0)
-            audio_of.append(first_of.setdefault(same, len(audio)))
+                    clip = Clip(torch.zeros(0), 0, CachedClip())
+            audio_of.append(first_of.setdefault(same, len(clips)))
             rows.append((number, row))
-            audio.append(samples)
+            clips.append(clip)
         utterances = [row.utterance for _, row in rows]
         return Batch(
-            audio=pad_sequence(audio, batch_first=True) if audio else torch.zeros(0, 0),
-            audio_lengths=torch.tensor([len(samples) for samples in audio], dtype=torch.int64),
+            audio=pad_sequence([clip.samples for clip in clips], batch_first=True) if clips else torch.zeros(0, 0),
+            audio_lengths=torch.tensor([clip.length for clip in clips], dtype=torch.int64),
             ids=[utterance.id for utterance in utterances],
             tasks=[row.task for _, row in rows],
             source_languages=[utterance.source_language for utterance in utterances],
@@ -88,7 +108,21 @@ class SpeechDataset(Dataset[Batch]):
             recordings=[utterance.audio for utterance in utterances],
             offsets_s=[utterance.offset_s for utterance in utterances],
             skipped=skipped,
+            features=self.features.collate([clip.frames for clip in clips]) if self.features and clips else {},
         )
+
+    def _clip(self, row: Row, speed: float, epoch: int) -> Clip:
+        """Return the audio of a row, or its frames where they are known and nothing changes its audio."""
+        if self.features is None or speed != 1:
+            samples = self._heard(row, speed, epoch)
+            return Clip(samples, len(samples), CachedClip())
+        given = row.utterance
+        known = self.features.recall(given.audio, given.offset_s, given.duration_s, given.channel)
+        if known is not None:
+            return Clip(torch.zeros(0), known.samples, known)
+        samples = self._read(given)
+        found = self.features.find(samples)
+        return Clip(torch.zeros(0) if found.complete else samples, len(samples), found)
 
     def _heard(self, row: Row, speed: float, epoch: int) -> Tensor:
         """Return the audio of a row as the model hears it."""

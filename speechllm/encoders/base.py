@@ -22,6 +22,8 @@ class Encoder(TunableModule):
         frame_rate: Frames per second, in Hz; set on the class where it is known before anything is loaded.
         max_duration_s: Longest utterance that :meth:`forward` takes, in seconds; None where there is no limit.
         min_samples: Fewest audio samples that give a frame.
+        features_version: Raised whenever the code gives other frames than before, so that caches of the old ones are
+            refused.
     """
 
     tiny: ClassVar[dict[str, Any]]
@@ -29,6 +31,7 @@ class Encoder(TunableModule):
     frame_rate: float
     max_duration_s: float | None = None
     min_samples: int = 1
+    features_version: ClassVar[int] = 1
 
     @abstractmethod
     def forward(self, audio: Tensor, audio_lengths: Tensor) -> Frames:

@@ -20,6 +20,7 @@ from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint, saved_keys
 from speechllm.models.compatibility import check_parts
+from speechllm.models.feature_caches import attach_caches, report_misses
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
@@ -66,6 +67,16 @@ class SpeechLLM(SpeechToText):
         self._changed_keys: set[str] = set()
         self.save_hyperparameters()
 
+    def setup(self, stage: str) -> None:
+        """Check the metrics, and open the caches of frozen encoders for the data, before weights are loaded.
+
+        Raises:
+            UserError: If a metric cannot run, or a cache is not there or of another encoder.
+        """
+        super().setup(stage)
+        init_from = self.init_from if self.trainer.ckpt_path is None and not self._has_trained_weights else None
+        attach_caches(self.specs["encoder"], getattr(self.trainer, "datamodule", None), stage, init_from)
+
     def configure_model(self) -> None:
         """Build the parts, once."""
         if "encoder" in dict(self.named_children()):
@@ -103,6 +114,16 @@ class SpeechLLM(SpeechToText):
             rank_zero_info(report)
         self.decoder.check_output_layer()
 
+    def on_train_epoch_end(self) -> None:
+        """Say what was left out or skipped, and how many utterances were not in a cache."""
+        super().on_train_epoch_end()
+        report_misses(self)
+
+    def teardown(self, stage: str) -> None:
+        """Say how many utterances were not in a cache since the last epoch's end."""
+        super().teardown(stage)
+        report_misses(self)
+
     def encode(self, batch: Batch) -> Frames:
         """Return the encoder's frames in the number format of the adapter's weights.
 
@@ -125,9 +146,12 @@ class SpeechLLM(SpeechToText):
         self.encoder.check_durations(batch.audio_lengths, batch.ids)
         once = sorted(set(batch.audio_of))
         frames = self.encode(batch if len(once) == len(batch) else batch.select(once))
-        if len(once) < len(batch):
-            frames = frames.select([once.index(first) for first in batch.audio_of])
+        rows = [once.index(first) for first in batch.audio_of] if len(once) < len(batch) else None
+        if rows is not None and targets is not None:
+            frames = frames.select(rows)
         speech: AdapterOutput = self.adapter(frames, targets)
+        if rows is not None and targets is None:  # nothing in it depends on what is asked of an utterance
+            frames, speech = frames.select(rows), speech.select(rows)
         speech.stats["compression_ratio"] = frames.lengths.sum() / speech.lengths.sum()
         return speech
 

@@ -1,0 +1,1 @@
+"""Frames of frozen encoders on disk: computed once, read by every adapter, LLM and epoch."""
