@@ -5,7 +5,8 @@ Shape legend, used in the whole package: ``B`` utterances of a batch, ``T`` audi
 vocabulary size. A mask is True where a position is valid, and valid positions stand at the left.
 
 Lengths stay on the CPU, wherever the values are: shapes follow from lengths, and a shape that had to be asked of a GPU
-would make every step wait for it. :func:`to_device` and :func:`lengths_to_mask` bring them to the values.
+would make every step wait for it. :func:`to_device` and :func:`lengths_to_mask` bring them to the values. What a GPU
+has to be asked nevertheless goes through :func:`to_host`, and through nothing else.
 """
 
 from dataclasses import dataclass, field, replace
@@ -43,8 +44,9 @@ class Batch:
         recordings: Path of the audio file of each utterance, a talk for instance; empty where there is none.
         offsets_s: Where each utterance begins in that file, in seconds.
         skipped: One message for each clip that was left out of this batch as unreadable (training only).
-        features: Frames of each utterance that were read from a cache instead of computed, by the key of the encoder
-            that they are of; empty where there is no cache.
+        features: Frames of each utterance that were read from a cache instead of computed, by the key of the cache;
+            empty where there is none. An utterance that a cache does not have has a length of 0 there. The audio of
+            one that all caches have is zero, and as short as the others allow; its length is that of the clip.
     """
 
     audio: Tensor
@@ -95,7 +97,7 @@ class Batch:
         longest = int(lengths.max()) if rows else 0
         first_of: dict[int, int] = {}
         return Batch(
-            audio=self.audio[rows, :longest],
+            audio=self.audio[to_device(torch.tensor(rows, dtype=torch.int64), self.audio.device), :longest],
             audio_lengths=lengths,
             ids=[self.ids[row] for row in rows],
             tasks=[self.tasks[row] for row in rows],
@@ -142,8 +144,9 @@ class Frames:
 
     def select(self, rows: list[int]) -> "Frames":
         """Return the frames of the given utterances, in that order; one may stand there several times."""
-        logits = None if self.ctc_logits is None else self.ctc_logits[rows]
-        return Frames(self.values[rows], self.lengths[rows], logits, self.ctc_blank)
+        places = to_device(torch.tensor(rows, dtype=torch.int64), self.values.device)
+        logits = None if self.ctc_logits is None else self.ctc_logits[places]
+        return Frames(self.values[places], self.lengths[rows], logits, self.ctc_blank)
 
 
 @dataclass
@@ -182,6 +185,11 @@ class AdapterOutput:
     losses: dict[str, Tensor] = field(default_factory=dict)
     stats: dict[str, Tensor] = field(default_factory=dict)
 
+    def select(self, rows: list[int]) -> "AdapterOutput":
+        """Return the embeddings of the given utterances, without losses; one may stand there several times."""
+        places = to_device(torch.tensor(rows), self.values.device)
+        return AdapterOutput(self.values[places], self.lengths[rows], stats=dict(self.stats))
+
 
 @dataclass
 class Hypothesis:
@@ -214,6 +222,11 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
     return host.to(device)
 
 
+def to_host(values: Tensor) -> Tensor:
+    """Return a tensor on the CPU; where it is on a GPU, the CPU waits until that has computed it."""
+    return values.cpu()
+
+
 def lengths_to_mask(lengths: Tensor, size: int | None = None, device: torch.device | None = None) -> Tensor:
     """Return a mask that is True at valid positions.
 
@@ -230,7 +243,17 @@ def lengths_to_mask(lengths: Tensor, size: int | None = None, device: torch.devi
     return torch.arange(size, device=device) < to_device(lengths, device)[:, None]
 
 
+def has_padding(lengths: Tensor, size: int) -> bool:
+    """Return whether one of the lengths (B,) is less than ``size``, so that a mask is of use."""
+    return len(lengths) > 0 and int(lengths.min()) < size
+
+
 def zero_padding(values: Tensor, lengths: Tensor) -> Tensor:
-    """Return ``values`` (B, N, D) with every position at or past ``lengths`` (B,) set to exactly zero."""
+    """Return ``values`` (B, N, D) with every position at or past ``lengths`` (B,) set to exactly zero.
+
+    Where there is none, this is ``values`` itself.
+    """
+    if not has_padding(lengths, values.shape[1]):
+        return values
     mask = lengths_to_mask(lengths, values.shape[1], values.device)
     return values.masked_fill(~mask[..., None], 0)

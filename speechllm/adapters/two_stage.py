@@ -5,7 +5,8 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from speechllm.adapters.base import Adapter
-from speechllm.batch import AdapterOutput, Frames, lengths_to_mask, zero_padding
+from speechllm.attention_masks import attention_mask
+from speechllm.batch import AdapterOutput, Frames, zero_padding
 from speechllm.errors import UserError
 
 
@@ -38,11 +39,7 @@ class ModalityLayers(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map (B, N, D) with lengths (B,) to (B, N, D), zero past each length."""
-        from transformers.masking_utils import create_bidirectional_mask
-
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=values, attention_mask=lengths_to_mask(lengths, values.shape[1])
-        )
+        mask = attention_mask(self.config, values, lengths)
         return zero_padding(self.encoder(values, mask).last_hidden_state, lengths)
 
 

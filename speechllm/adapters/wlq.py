@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from speechllm.adapters.base import Adapter
-from speechllm.batch import AdapterOutput, Frames, Spans, lengths_to_mask, zero_padding
+from speechllm.attention_masks import attention_mask
+from speechllm.batch import AdapterOutput, Frames, Spans, zero_padding
 from speechllm.errors import UserError
 from speechllm.registry import ADAPTERS
 
@@ -90,14 +91,14 @@ class WLQAdapter(Adapter):
         hidden = zero_padding(self.in_proj(frames.values), frames.lengths)
         size = windows * self.window
         hidden = nn.functional.pad(hidden, (0, 0, 0, size - hidden.shape[1]))  # cuts where the remainder is dropped
-        valid = lengths_to_mask(frames.lengths, size).view(-1, self.window)  # (B·N, W)
+        hidden = hidden.reshape(utterances * windows, self.window, -1)
         # A window behind a shorter utterance's end has no frame. It attends to its first, which is zero, lest its
         # softmax be undefined, and is zeroed at the end.
-        valid = valid | (torch.arange(self.window, device=valid.device) == 0)
+        filled = (frames.lengths[:, None] - torch.arange(windows) * self.window).clamp(min=1, max=self.window)
         answers = self.qformer(
-            query_embeds=self.queries.expand(len(valid), -1, -1),
-            encoder_hidden_states=hidden.reshape(len(valid), self.window, -1),
-            encoder_attention_mask=valid,
+            query_embeds=self.queries.expand(len(hidden), -1, -1),
+            encoder_hidden_states=hidden,
+            encoder_attention_mask=attention_mask(self.qformer.config, hidden, filled.flatten()),
         ).last_hidden_state  # (B·N, Q, D)
         values = self.out_proj(answers.reshape(utterances, windows * queries, -1))
         stats = {"short_utterances": (frames.lengths < self.window).sum()}

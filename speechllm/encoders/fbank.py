@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from speechllm.batch import SAMPLE_RATE, lengths_to_mask, zero_padding
+from speechllm.batch import SAMPLE_RATE, lengths_to_mask, to_device, zero_padding
 
 # Shape legend beyond batch.py: M frames of 25 ms, 100 a second; N mel bins.
 WINDOW = 400
@@ -47,14 +47,14 @@ class StackedFbank(nn.Module):
 
         Args:
             audio: (B, T) float, as long as the longest utterance; padding is ignored.
-            audio_lengths: (B,) int64, at least :data:`MIN_SAMPLES`.
+            audio_lengths: (B,) int64 on the CPU, at least :data:`MIN_SAMPLES`.
 
         Returns:
             (B, M // 2, 160) float32 at 50 Hz, zero past each length, and their lengths (B,).
         """
         frames = (audio_lengths - WINDOW) // HOP + 1
         with torch.autocast(audio.device.type, enabled=False):
-            audio = audio.double().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1]), 0)
+            audio = audio.double().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1], audio.device), 0)
             values = _normalize(self._log_mel(audio), frames).float()
         rows, size, bins = values.shape
         lengths = frames // STACK
@@ -74,7 +74,7 @@ class StackedFbank(nn.Module):
 
 def _normalize(values: Tensor, lengths: Tensor) -> Tensor:
     """Return values (B, M, N) with zero mean and unit variance (ddof 1) over each utterance's own frames."""
-    count = lengths[:, None, None]
+    count = to_device(lengths, values.device)[:, None, None]
     mean = zero_padding(values, lengths).sum(dim=1, keepdim=True) / count
     centred = zero_padding(values - mean, lengths)
     variance = centred.square().sum(dim=1, keepdim=True) / (count - 1)

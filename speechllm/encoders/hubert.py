@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
+from speechllm.attention_masks import attention_mask
+from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, to_device, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.loading import check_source, load_pretrained, refuse_missing
 from speechllm.encoders.spec_augment import SpecAugment
@@ -114,8 +115,7 @@ class HubertEncoder(Encoder):
             hidden = self.hubert.feature_projection(self._convolve(audio, audio_lengths))
             if self.spec_augment is not None:
                 hidden = self.spec_augment(hidden, lengths, self.frame_rate, self.mask_embedding)
-            mask = lengths_to_mask(lengths, hidden.shape[1])
-            values = zero_padding(self.hubert.encoder(hidden, attention_mask=mask).last_hidden_state, lengths)
+            values = zero_padding(self._contextualize(hidden, lengths), lengths)
             if self.ctc_head is None:
                 return Frames(values, lengths)
             return Frames(values, lengths, zero_padding(self.ctc_head(values).float(), lengths), self.ctc_blank)
@@ -124,7 +124,7 @@ class HubertEncoder(Encoder):
         """Return the waveform (B, T) as the checkpoint was trained on it, zero past each length."""
         if self.do_normalize:
             return normalize_waveform(audio, audio_lengths)
-        return audio.masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1]), 0)
+        return audio.masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1], audio.device), 0)
 
     def _convolve(self, audio: Tensor, audio_lengths: Tensor) -> Tensor:
         """Run the convolutions over the waveform (B, T); return (B, F, C).
@@ -144,6 +144,22 @@ class HubertEncoder(Encoder):
             hidden = layer(hidden)
         return hidden.transpose(1, 2)
 
+    def _contextualize(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Run the transformer on (B, F, E) with lengths (B,); return (B, F, E).
+
+        The stock forward asks the device whether there is padding.
+        """
+        net = self.hubert.encoder
+        norm_first = self.hubert.config.do_stable_layer_norm
+        hidden = zero_padding(hidden, lengths)
+        hidden = hidden + net.pos_conv_embed(hidden)
+        hidden = net.dropout(hidden if norm_first else net.layer_norm(hidden))
+        mask = attention_mask(self.hubert.config, hidden, lengths)
+        for layer in net.layers:
+            hidden = layer(hidden, attention_mask=mask)
+        normed: Tensor = net.layer_norm(hidden) if norm_first else hidden
+        return normed
+
 
 def group_norm(norm: nn.GroupNorm, values: Tensor, lengths: Tensor) -> Tensor:
     """Apply HuBERT's group norm, a channel a group, with statistics over each utterance's own positions.
@@ -151,13 +167,13 @@ def group_norm(norm: nn.GroupNorm, values: Tensor, lengths: Tensor) -> Tensor:
     Args:
         norm: The stock norm, with its weights.
         values: (B, C, N).
-        lengths: (B,) int64, valid positions.
+        lengths: (B,) int64 on the CPU, valid positions.
 
     Returns:
         (B, C, N) in the dtype of ``values``; arbitrary past each length.
     """
-    padding = ~lengths_to_mask(lengths, values.shape[2])[:, None]
-    count = lengths[:, None, None]
+    padding = ~lengths_to_mask(lengths, values.shape[2], values.device)[:, None]
+    count = to_device(lengths, values.device)[:, None, None]
     wide = values.float()
     centred = wide - wide.masked_fill(padding, 0).sum(dim=2, keepdim=True) / count
     variance = centred.masked_fill(padding, 0).square().sum(dim=2, keepdim=True) / count

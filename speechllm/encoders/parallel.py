@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from speechllm.batch import Batch, Frames, zero_padding
+from speechllm.batch import Batch, Frames, to_device, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.errors import UserError
 from speechllm.registry import ENCODERS, FUSIONS
@@ -140,13 +140,15 @@ def resample_frames(frames: Frames, ratio: Fraction) -> Frames:
     if ratio == 1:
         return frames
     lengths = _resampled_lengths(frames.lengths, ratio)
-    steps = torch.arange(int(lengths.max()), device=lengths.device) * ratio.denominator
+    steps = torch.arange(int(lengths.max())) * ratio.denominator
     last = frames.lengths[:, None] - 1
     before = torch.minimum(steps // ratio.numerator, last)
-    after = torch.minimum(before + 1, last)
+    rows = torch.arange(len(lengths))[:, None] * frames.values.shape[1]
+    places = torch.stack([rows + before, rows + torch.minimum(before + 1, last)])  # in frames of all utterances
     share = ((steps % ratio.numerator) / ratio.numerator).float()[:, None]
-    rows = torch.arange(len(lengths), device=lengths.device)[:, None]
-    values = torch.lerp(frames.values[rows, before].float(), frames.values[rows, after].float(), share)
+    device = frames.values.device
+    first, second = frames.values.flatten(0, 1)[to_device(places, device)].float()
+    values = torch.lerp(first, second, to_device(share, device))
     return Frames(zero_padding(values.to(frames.values.dtype), lengths), lengths)
 
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from speechllm.attention_masks import attention_mask
 from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.fbank import HOP, MEL_BINS, MIN_SAMPLES, STACK, WINDOW, StackedFbank
@@ -98,26 +99,36 @@ class SeamlessEncoder(Encoder):
     def _encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on features (B, L, 160) with lengths (B,); return frames (B, F, E) and lengths (B,)."""
         net = self.encoder
-        hidden = net.feature_projection(features)
-        hidden = net.encoder(hidden, attention_mask=lengths_to_mask(lengths, hidden.shape[1]))
+        hidden = self._contextualize(net.feature_projection(features), lengths)
         hidden = hidden + 0.5 * net.intermediate_ffn(hidden)
         for layer in net.adapter.layers:
             hidden, lengths = self._shorten(layer, hidden, lengths)
         return zero_padding(net.inner_layer_norm(hidden), lengths), lengths
 
+    def _contextualize(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Run the conformer on (B, L, E) with lengths (B,); return (B, L, E).
+
+        The stock forward asks the device whether there is padding.
+        """
+        conformer, config = self.encoder.encoder, self.encoder.config
+        valid = lengths_to_mask(lengths, hidden.shape[1], hidden.device)
+        if config.speech_encoder_chunk_size is not None and hidden.shape[1] > config.speech_encoder_chunk_size:
+            mask = conformer._apply_chunk_attention(valid, hidden)
+        else:
+            mask = attention_mask(config, hidden, lengths)
+        hidden = conformer.dropout(zero_padding(hidden, lengths))
+        for layer in conformer.layers:
+            hidden = layer(hidden, attention_mask=mask, conv_attention_mask=valid)
+        normed: Tensor = conformer.layer_norm(hidden)
+        return normed
+
     def _shorten(self, layer: Any, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run one adapter layer on (B, L, E) with lengths (B,), the padding zeroed before both convolutions."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         residual = _strided(layer, layer.residual_layer_norm, layer.residual_conv, hidden, lengths)
         hidden = _strided(layer, layer.self_attn_layer_norm, layer.self_attn_conv, hidden, lengths)
         lengths = _pooled_lengths(layer, lengths)
-        attention_mask = create_bidirectional_mask(
-            config=self.encoder.config,
-            inputs_embeds=hidden,
-            attention_mask=lengths_to_mask(lengths, hidden.shape[1]),
-        )
-        attended, _ = layer.self_attn(hidden, attention_mask=attention_mask)
+        mask = attention_mask(self.encoder.config, hidden, lengths)
+        attended, _ = layer.self_attn(hidden, attention_mask=mask)
         hidden = residual + layer.self_attn_dropout(attended)
         return hidden + layer.ffn(layer.ffn_layer_norm(hidden)), lengths
 

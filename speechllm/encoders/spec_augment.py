@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from speechllm.batch import lengths_to_mask, zero_padding
+from speechllm.batch import lengths_to_mask, to_device, zero_padding
 from speechllm.errors import UserError, did_you_mean
 
 # Shape legend beyond batch.py: L feature frames, N features, K masks.
@@ -81,7 +81,7 @@ class SpecAugment(nn.Module):
     """Masks over features, in training mode only; it has no weights.
 
     What is drawn for an utterance depends on its own length alone, never on padding or batch mates, and nothing is
-    masked past its length.
+    masked past its length. It is drawn on the CPU, where the lengths are, from torch's generator there.
 
     Args:
         options: How much is masked.
@@ -118,7 +118,7 @@ class SpecAugment(nn.Module):
 
         Args:
             values: (B, L, N) float.
-            lengths: (B,) int64, valid frames.
+            lengths: (B,) int64 on the CPU, valid frames.
             frame_rate: Frames per second, in Hz.
             embedding: (N,) what masked frames are replaced by, and 0 masked features; without it, both are replaced by
                 the mean of the utterance's features, which says nothing whatever the level of the recording is.
@@ -129,24 +129,26 @@ class SpecAugment(nn.Module):
         if not self.training:
             return values
         if embedding is None:
-            count = lengths[:, None, None] * values.shape[2]
-            hidden_frame = zero_padding(values, lengths).sum(dim=(1, 2), keepdim=True) / count.clamp(min=1)
+            count = (lengths[:, None, None] * values.shape[2]).clamp(min=1)
+            total = zero_padding(values, lengths).sum(dim=(1, 2), keepdim=True)
+            hidden_frame = total / to_device(count, values.device)
             hidden_feature = hidden_frame
         else:
             hidden_frame, hidden_feature = embedding, values.new_zeros(())
-        frames = self.time_mask(lengths, values.shape[1], frame_rate)[..., None]
-        features = self.feature_mask(len(lengths), values.shape[2], lengths.device)[:, None]
+        frames = self.time_mask(lengths, values.shape[1], frame_rate, values.device)[..., None]
+        features = self.feature_mask(len(lengths), values.shape[2], values.device)[:, None]
         values = torch.where(frames, hidden_frame.to(values.dtype), values)
-        valid = lengths_to_mask(lengths, values.shape[1])[..., None]
+        valid = lengths_to_mask(lengths, values.shape[1], values.device)[..., None]
         return torch.where(features & valid, hidden_feature.to(values.dtype), values)
 
-    def time_mask(self, lengths: Tensor, size: int, frame_rate: float) -> Tensor:
+    def time_mask(self, lengths: Tensor, size: int, frame_rate: float, device: torch.device | None = None) -> Tensor:
         """Draw time masks.
 
         Args:
-            lengths: (B,) int64, valid frames.
+            lengths: (B,) int64 on the CPU, valid frames.
             size: Number of frames L.
             frame_rate: Frames per second, in Hz.
+            device: Where the masks are to be; the CPU if not given.
 
         Returns:
             (B, L) bool, True where a frame is hidden.
@@ -155,27 +157,28 @@ class SpecAugment(nn.Module):
         total = (lengths.float() * self.options.time_share).floor()
         count = (total / widest).ceil().clamp(max=self.options.time_masks)
         limits = (total / count.clamp(min=1)).floor().clamp(max=widest)[:, None]
-        used = torch.arange(self.options.time_masks, device=lengths.device) < count[:, None]
-        return _spans(limits * used, lengths, size)
+        used = torch.arange(self.options.time_masks) < count[:, None]
+        return _spans(limits * used, lengths, size, device)
 
     def feature_mask(self, rows: int, size: int, device: torch.device) -> Tensor:
         """Draw feature masks for ``rows`` utterances: (B, N) bool, True where a feature is hidden in every frame."""
         masks = self.options.feature_masks
         limit = math.floor(size * self.options.feature_share / max(masks, 1))
-        limits = torch.full((rows, masks), limit, dtype=torch.float32, device=device)
-        return _spans(limits, torch.full((rows,), size, device=device), size)
+        limits = torch.full((rows, masks), limit, dtype=torch.float32)
+        return _spans(limits, torch.full((rows,), size), size, device)
 
 
-def _spans(limits: Tensor, lengths: Tensor, size: int) -> Tensor:
+def _spans(limits: Tensor, lengths: Tensor, size: int, device: torch.device | None) -> Tensor:
     """Draw spans of 0 to ``limits`` (B, K) positions within ``lengths`` (B,); return (B, ``size``) bool."""
     # Lightning makes bfloat16 the default type of tensors, which cannot count frames. In float32 products may still
     # round up to what they must stay below.
-    draws = torch.rand(2, *limits.shape, dtype=torch.float32, device=lengths.device)
+    draws = torch.rand(2, *limits.shape, dtype=torch.float32)
     widths = torch.minimum((draws[0] * (limits + 1)).floor(), limits)
     free = lengths[:, None] - widths
     starts = torch.minimum((draws[1] * (free + 1)).floor(), free)
-    positions = torch.arange(size, device=lengths.device)
-    inside = (positions >= starts[..., None]) & (positions < (starts + widths)[..., None])  # (B, K, size)
+    first, end = to_device(torch.stack([starts, starts + widths])[..., None], device or lengths.device)
+    positions = torch.arange(size, device=first.device)
+    inside = (positions >= first) & (positions < end)  # (B, K, size)
     return inside.any(dim=1)
 
 

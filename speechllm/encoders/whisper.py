@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, zero_padding
+from speechllm.attention_masks import attention_mask
+from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, to_device, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.loading import check_source
 from speechllm.encoders.spec_augment import SpecAugment
@@ -56,14 +57,14 @@ class LogMel(nn.Module):
 
         Args:
             audio: (B, T) float32.
-            audio_lengths: (B,) int64, at most 30 s.
+            audio_lengths: (B,) int64 on the CPU, at most 30 s.
             mel_frames: Number of frames M to return.
 
         Returns:
             (B, N, M) float32; the frames past an utterance's end are those of silence.
         """
         self._filters, self._window = self._filters.to(audio.device), self._window.to(audio.device)
-        audio = audio.float().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1]), 0)
+        audio = audio.float().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1], audio.device), 0)
         if self.do_normalize:
             audio = normalize_waveform(audio, audio_lengths)
         needed = min((mel_frames + 2) * HOP + N_FFT, WINDOW_SAMPLES)
@@ -167,16 +168,20 @@ class WhisperEncoder(Encoder):
 
     def _encode_chunks(self, audio: Tensor, audio_lengths: Tensor, windows: int) -> Frames:
         """Encode windows of 30 s as utterances of their own and join their frames."""
-        audio = nn.functional.pad(audio, (0, max(0, windows * WINDOW_SAMPLES - audio.shape[1])))
-        starts = torch.arange(windows, device=audio.device) * WINDOW_SAMPLES
-        lengths = (audio_lengths[:, None] - starts).clamp(0, WINDOW_SAMPLES)  # (B, windows)
-        rows, columns = lengths.nonzero(as_tuple=True)
-        pieces = torch.stack([audio[r, c : c + WINDOW_SAMPLES] for r, c in zip(rows, starts[columns], strict=True)])
+        lengths = (audio_lengths[:, None] - torch.arange(windows) * WINDOW_SAMPLES).clamp(0, WINDOW_SAMPLES)
+        rows, columns = lengths.nonzero(as_tuple=True)  # on the CPU; an utterance's windows follow one another
+        size = windows * WINDOW_SAMPLES
+        audio = nn.functional.pad(audio, (0, size - audio.shape[1])).reshape(-1, WINDOW_SAMPLES)
+        pieces = audio[to_device(rows * windows + columns, audio.device)]
         encoded = self._encode_windows(pieces, lengths[rows, columns])
         out_lengths = torch.zeros_like(audio_lengths).index_add(0, rows, encoded.lengths)
-        values = encoded.values.new_zeros(len(audio_lengths), int(out_lengths.max()), self.dim)
-        values[lengths_to_mask(out_lengths)] = encoded.values[lengths_to_mask(encoded.lengths, encoded.values.shape[1])]
-        return Frames(values, out_lengths)
+        # All windows but an utterance's last are full, so that its frames stand without a gap.
+        window_frames = encoded.values.shape[1]
+        first = (rows[:, None] < torch.arange(len(audio_lengths))).sum(dim=0) * window_frames
+        places = first[:, None] + torch.arange(int(out_lengths.max()))
+        places = places.clamp(max=len(rows) * window_frames - 1)  # of the padding, which is zeroed
+        values = encoded.values.flatten(0, 1)[to_device(places, audio.device)]
+        return Frames(zero_padding(values, out_lengths), out_lengths)
 
     def _encode_windows(self, audio: Tensor, audio_lengths: Tensor) -> Frames:
         """Encode utterances of at most 30 s."""
@@ -198,20 +203,17 @@ class WhisperEncoder(Encoder):
 
     def _encode_mel(self, mel: Tensor, mel_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network on mel frames (B, N, M) with lengths (B,); return (B, F, E) and lengths (B,)."""
-        from transformers.masking_utils import create_bidirectional_mask
-
         net = self.encoder
-        mel_mask = lengths_to_mask(mel_lengths, mel.shape[2])[:, None]
         lengths = (mel_lengths + 1) // 2
-        hidden = nn.functional.gelu(net.conv1((mel * mel_mask).to(net.conv1.weight.dtype)))
-        hidden = nn.functional.gelu(net.conv2(hidden * mel_mask)).transpose(1, 2)
+        mel = zero_padding(mel.transpose(1, 2), mel_lengths).transpose(1, 2)
+        hidden = nn.functional.gelu(net.conv1(mel.to(net.conv1.weight.dtype)))
+        hidden = zero_padding(hidden.transpose(1, 2), mel_lengths).transpose(1, 2)
+        hidden = nn.functional.gelu(net.conv2(hidden)).transpose(1, 2)
         hidden = hidden + net.embed_positions.weight[: hidden.shape[1]]
         hidden = nn.functional.dropout(hidden, p=net.dropout, training=self.training)
-        attention_mask = create_bidirectional_mask(
-            config=net.config, inputs_embeds=hidden, attention_mask=lengths_to_mask(lengths, hidden.shape[1])
-        )
+        mask = attention_mask(net.config, hidden, lengths)
         for layer in net.layers:
-            hidden = layer(hidden, attention_mask)
+            hidden = layer(hidden, mask)
         return net.layer_norm(hidden), lengths
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from speechllm.batch import lengths_to_mask
+from speechllm.batch import has_padding, lengths_to_mask
 from speechllm.errors import UserError
 
 
@@ -34,7 +34,8 @@ class CrossAttention(nn.Module):
     def forward(self, stream: Tensor, context: Tensor, lengths: Tensor) -> Tensor:
         """Map (B, F, E1) and (B, F, E2) with lengths (B,) to (B, F, E1)."""
         # No row of the mask is empty, which would give NaN: lengths are at least 1.
-        padding = ~lengths_to_mask(lengths, context.shape[1])
+        size = context.shape[1]
+        padding = ~lengths_to_mask(lengths, size, context.device) if has_padding(lengths, size) else None
         gathered, _ = self.attention(stream, context, context, key_padding_mask=padding, need_weights=False)
         return gathered  # type: ignore[no-any-return]  # torch leaves modules' results untyped
 

@@ -136,7 +136,9 @@ def test_without_its_masks_a_batch_differs(monkeypatch):
     encoder = tiny_encoder("seamless")
     clips = noise(16_080, 60_000)
     expected = alone(encoder, clips[0]).values[0]
-    monkeypatch.setattr(module, "lengths_to_mask", lambda lengths, size: torch.ones(len(lengths), size).bool())
+    monkeypatch.setattr(module, "lengths_to_mask", lambda lengths, size, _: torch.ones(len(lengths), size).bool())
+    monkeypatch.setattr(module, "attention_mask", lambda config, values, lengths: None)
+    monkeypatch.setattr(module, "zero_padding", lambda values, lengths: values)
     batch = make_batch(clips)
     together = encoder(batch.audio, batch.audio_lengths).values[0, : len(expected)]
     assert (together - expected).abs().max() > 100 * TOLERANCE

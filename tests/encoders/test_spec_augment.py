@@ -215,7 +215,7 @@ def test_hubert_puts_the_checkpoints_mask_embedding(ctc_head, tmp_path):
     assert "mask_embedding" not in encoder.state_dict()
     assert not any("masked_spec_embed" in key for key, _ in encoder.named_parameters())
     seen = []
-    encoder.hubert.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    encoder.hubert.encoder.pos_conv_embed.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     encoder(noise(32_000)[0][None], torch.tensor([32_000]))
     assert (seen[0] == encoder.mask_embedding).all(dim=2).any()
 

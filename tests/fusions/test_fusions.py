@@ -148,7 +148,7 @@ def test_an_utterance_does_not_depend_on_its_batch(name, in_dims):
 
 @pytest.mark.parametrize("name", ATTENDING)
 def test_the_check_sees_a_fusion_that_forgets_its_mask(name, monkeypatch):
-    monkeypatch.setattr(cross_attention, "lengths_to_mask", lambda lengths, size: torch.ones(len(lengths), size).bool())
+    monkeypatch.setattr(cross_attention, "has_padding", lambda lengths, size: False)
     fusion = tiny_fusion(name)
     pair, lengths = streams((5, 20), garbage=0.0)
     together = fusion(pair, lengths)
