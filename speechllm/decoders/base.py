@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -37,6 +37,9 @@ class Decoding:
         tokens_per_second: Limit of new tokens per second of speech and text (``asr+st`` writes two texts).
         extra_tokens: New tokens allowed beyond that, per text.
         min_new_tokens: Fewest new tokens before an answer may end, where its limit allows them.
+        kv_cache: ``dynamic``: keys and values grow with the answers, and finished utterances leave the batch;
+            ``static``: they have a fixed size, and on a GPU each step is one compiled graph. Greedy search only; beams
+            are always dynamic.
     """
 
     num_beams: int = 1
@@ -44,6 +47,7 @@ class Decoding:
     tokens_per_second: float = 8.0
     extra_tokens: int = 30
     min_new_tokens: int = 0
+    kv_cache: Literal["dynamic", "static"] = "dynamic"
 
     def limit(self, duration_s: float, task: str) -> int:
         """Return the most new tokens an utterance may take, whatever it is batched with.

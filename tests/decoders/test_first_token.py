@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from speechllm.decoders.generation import FirstTokenClock
+from speechllm.decoders.limits import FirstTokenClock
 from speechllm.models import SpeechLLM
 from tests.models.conftest import SPECS
 from tests.tiny import make_batch, noise
@@ -45,12 +45,11 @@ def test_utterances_without_audio_have_none():
     assert unread.first_token_s == 0
 
 
-def test_the_clock_stops_once_and_stops_nothing():
+def test_the_clock_stops_once():
     clock = FirstTokenClock()
     assert clock.first_token_s == 0
-    ids = torch.zeros(6, 3, dtype=torch.int64)
-    assert not clock(ids, None).any()
+    clock.chosen(torch.zeros(6, dtype=torch.int64))
     first_s = clock.first_token_s
     time.sleep(0.01)
-    assert clock(ids, None).shape == (6,)
+    clock.chosen(torch.zeros(6, 3, dtype=torch.int64))
     assert clock.first_token_s == first_s > 0
