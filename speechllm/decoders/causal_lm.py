@@ -6,14 +6,19 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechllm.batch import AdapterOutput, Batch, Hypothesis
-from speechllm.decoders.base import Decoder, DecoderOutput, Decoding
-from speechllm.decoders.generation import FirstTokenClock, UtteranceLimit, cut_at_end
+from speechllm.decoders.attention import Layout, install
+from speechllm.decoders.base import Decoder, DecoderOutput, Decoding, SequenceSizes
+from speechllm.decoders.generation import Prompts, generate_ids
 from speechllm.decoders.hugging_face import load_llm, random_llm
-from speechllm.decoders.join import IGNORED, Joined, join
+from speechllm.decoders.join import Joined, join
+from speechllm.decoders.layers import parse_checkpoint_layers, prepare_layers
+from speechllm.decoders.limits import FirstTokenClock, UtteranceLimit, cut_at_end
+from speechllm.decoders.loss import CHUNK_BYTES, token_losses
 from speechllm.decoders.new_tokens import NewTokens, grow_vocabulary
+from speechllm.decoders.packing import Kernel, check_packing, choose_kernel, compute_dtype
 from speechllm.decoders.prompt import Prompt
 from speechllm.decoders.target_weights import TargetWeights
 from speechllm.decoders.tokenizer import load_tokenizer
@@ -45,8 +50,14 @@ class CausalLM(Decoder):
         scale_speech_embeds: Whether speech embeddings are scaled as the LLM scales its token embeddings (Gemma: by
             √H), which transformers before 5 did to all of its input (spec §12.7).
         max_length: Longest sequence of prompt, speech and answer, in positions; the model's own limit where smaller.
-        attn_implementation: Attention of transformers; chosen automatically where not given (``eager`` for models that
-            soft-cap attention scores, as Gemma 2 does: the fused kernels would leave the cap out).
+        attn_implementation: One of :data:`speechllm.decoders.attention.KERNELS`, for training; chosen automatically
+            where not given (``eager`` on a CPU for models that soft-cap attention scores, as Gemma 2 does: the fused
+            kernels would leave the cap out). Text is generated with transformers' ``sdpa`` or ``eager``.
+        packing: Whether the sequences of a batch lie end to end in one row in training, without padding; ``auto`` does
+            that on a GPU where a kernel allows it, see :func:`speechllm.decoders.packing.choose_kernel`.
+        checkpoint_layers: Layers that keep their input alone for the backward pass, which computes them again:
+            ``none``, ``all``, or a number n for every n-th.
+        compile: Whether the layers are compiled for training; the first step then takes a minute longer.
     """
 
     tiny: ClassVar[dict[str, Any]] = {
@@ -74,8 +85,13 @@ class CausalLM(Decoder):
         scale_speech_embeds: bool = False,
         max_length: int = 2048,
         attn_implementation: str | None = None,
+        packing: bool | str = "auto",
+        checkpoint_layers: int | str = "none",
+        compile: bool = False,
     ) -> None:
         super().__init__()
+        check_packing(packing, attn_implementation)
+        checkpoint_every = parse_checkpoint_layers(checkpoint_layers)
         if (pretrained is None) == (config is None):
             msg = "The decoder 'causal_lm' needs either `pretrained` (a checkpoint) or `config` (random weights)."
             raise UserError(msg)
@@ -96,8 +112,11 @@ class CausalLM(Decoder):
         self.max_length = min(max_length, getattr(self.llm.config, "max_position_embeddings", max_length))
         self.end_ids = _end_ids(self.llm, self.tokenizer, self.prompt)
         self._set_generation_config()
+        self.attention, self.packing = attn_implementation, packing
+        self._by_layout = install(self.llm)
         self.apply_tuning(tuning, lora)
         self.new_tokens = NewTokens(self.llm, new_ids[0], len(new_ids)) if new_ids else None
+        prepare_layers(self.llm, checkpoint_every, compile)
 
     @classmethod
     def check_prompt(cls, spec: Mapping[str, Any]) -> None:
@@ -118,31 +137,48 @@ class CausalLM(Decoder):
             for task, transcript, translation in zip(batch.tasks, batch.transcripts, batch.translations, strict=True)
         ]
         answers, truncated = self._fit(around, speech.lengths.tolist(), [ids for ids, _ in parts], batch.ids)
-        joined = self._join(around, speech, answers, "right")
-        token_losses, scored = self.token_losses(joined)
-        losses, part_losses = self.target_weights.apply(token_losses, scored, [tokens for _, tokens in parts])
-        stats = {
-            "truncated_targets": torch.tensor(truncated),
-            "llm_positions": joined.mask.sum(),
-            "speech_positions": speech.lengths.sum(),
-        }
-        return DecoderOutput(losses, scored.sum(dim=1), stats | part_losses)
+        kernel = self.kernel(speech.values)
+        joined = self._join(around, speech, answers, "right", kernel.packed, truncated)
+        losses, part_losses = self.target_weights.apply(
+            self.token_losses(joined, kernel), [len(ids) for ids in answers], [tokens for _, tokens in parts]
+        )
+        names = ("llm_positions", "speech_positions", "truncated_targets")
+        stats = dict(zip(names, joined.figures.unbind(), strict=True))
+        sizes = SequenceSizes(joined.lengths.tolist(), [len(ids) for ids in answers], joined.embeds.shape[:2].numel())
+        return DecoderOutput(losses, joined.target_lengths, stats | part_losses, sizes)
 
-    def token_losses(self, joined: Joined) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy (N,) float32 of each target token, and where it is predicted (B, L - 1) bool.
+    def kernel(self, values: Tensor) -> Kernel:
+        """Return what computes attention in training, for values of a device and a number format."""
+        if not self._by_layout:
+            return Kernel(self.llm.config._attn_implementation, False, "transformers' own attention")
+        config = self.llm.config
+        dropout = 0.0 if self.frozen else getattr(config, "attention_dropout", 0.0)
+        soft_capped = getattr(config, "attn_logit_softcapping", None) is not None
+        dtype = compute_dtype(values.to(self.llm.dtype))
+        return choose_kernel(self.attention, self.packing, soft_capped, dropout, values.device, dtype)
 
-        Only the N positions that predict a target token go through the output layer.
+    def token_losses(self, joined: Joined, kernel: Kernel, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+        """Return the cross-entropy (N,) float32 of each target token.
+
+        Only the N positions that predict a target token go through the output layer, and those in chunks.
         """
-        hidden = self.llm.base_model(
-            inputs_embeds=joined.embeds,
-            attention_mask=joined.mask,
-            position_ids=joined.position_ids,
-            use_cache=False,
+        hidden = self.hidden(joined, kernel).flatten(0, 1).index_select(0, joined.target_places)
+        head = self.llm.get_output_embeddings()
+        trained = any(p.requires_grad for p in head.parameters()) or self.new_tokens is not None
+        return token_losses(hidden, joined.targets, self.output_logits, head.weight.shape[0], trained, chunk_bytes)
+
+    def hidden(self, joined: Joined, kernel: Kernel) -> Tensor:
+        """Return the final hidden states of the positions of ``joined.embeds``."""
+        options: dict[str, Any] = {"attention_mask": joined.mask} if not self._by_layout else {}
+        if self._by_layout:
+            device = joined.embeds.device
+            # A mask of four dimensions is passed on as it is; what attends looks at the layout.
+            options["attention_mask"] = joined.embeds.new_zeros(1, 1, 1, 1)
+            options["layout"] = Layout.of(kernel.name, joined.lengths.tolist(), joined.packed, device)
+        hidden: Tensor = self.llm.base_model(
+            inputs_embeds=joined.embeds, position_ids=joined.position_ids, use_cache=False, **options
         ).last_hidden_state
-        labels = joined.labels[:, 1:]
-        scored = labels != IGNORED
-        logits = self.output_logits(hidden[:, :-1][scored])  # (N, V)
-        return nn.functional.cross_entropy(logits.float(), labels[scored], reduction="none"), scored
+        return hidden
 
     def output_logits(self, hidden: Tensor) -> Tensor:
         """Map final hidden states (…, H) to logits (…, V) as the model's own forward does."""
@@ -167,7 +203,9 @@ class CausalLM(Decoder):
         self.eval()  # dropout would set the two apart
         ids = torch.arange(3, device=self.llm.device)[None]
         expected = self.llm(input_ids=ids, use_cache=False).logits
-        got = self.output_logits(self.llm.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        embeds = self.llm.get_input_embeddings()(ids)
+        joined = join(lambda _: embeds[0], [([0], [0, 0])], _no_speech(embeds), [[]], "right")
+        got = self.output_logits(self.hidden(joined, self.kernel(embeds)))
         self.train(was_training)
         if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
             msg = (
@@ -179,32 +217,26 @@ class CausalLM(Decoder):
 
     @torch.no_grad()
     def generate(self, speech: AdapterOutput, batch: Batch, decoding: Decoding) -> list[Hypothesis]:
-        """Decode with a KV cache, left-padded; see :meth:`Decoder.generate`.
+        """Decode with a cache of keys and values, left-padded; see :meth:`Decoder.generate`.
 
         Raises:
             UserError: If prompt and speech leave no room for an answer; the message names the utterance.
         """
         clock = FirstTokenClock()
-        around = self._around(batch)
-        self._fit(around, speech.lengths.tolist(), [[] for _ in around], batch.ids)
-        joined = self._join(around, speech, [[] for _ in around], "left")
-        room = self.max_length - joined.mask.sum(dim=1).cpu()
+        around, lengths = self._around(batch), speech.lengths.tolist()
+        self._fit(around, lengths, [[] for _ in around], batch.ids)
         limits = [
-            min(decoding.limit(duration_s, task), int(left))
-            for duration_s, task, left in zip(batch.durations_s, batch.tasks, room, strict=True)
+            min(decoding.limit(duration_s, task), self.max_length - len(before) - length - len(after))
+            for duration_s, task, length, (before, after) in zip(
+                batch.durations_s, batch.tasks, lengths, around, strict=True
+            )
         ]
-        limit = UtteranceLimit(limits, decoding.num_beams, self.prompt.end_id, self.end_ids, decoding.min_new_tokens)
-        output: Tensor = self.llm.generate(
-            inputs_embeds=joined.embeds,
-            attention_mask=joined.mask.long(),
-            num_beams=decoding.num_beams,
-            do_sample=False,
-            max_new_tokens=max(limits),
-            logits_processor=[limit],
-            stopping_criteria=[clock],
-        )
+        device = speech.values.device
+        limit = UtteranceLimit(limits, self.prompt.end_id, self.end_ids, decoding.min_new_tokens, device)
+        prompts = Prompts(around, speech, batch.audio_of, lambda a, s: self._join(a, s, [[] for _ in a], "left"))
+        output = generate_ids(self.llm, prompts, limit, decoding.num_beams, decoding.kv_cache == "static", clock)
         hypotheses = []
-        for task, ids, most in zip(batch.tasks, output.tolist(), limits, strict=True):
+        for task, ids, most in zip(batch.tasks, output, limits, strict=True):
             content, tokens = cut_at_end(ids, self.end_ids)
             text = self.tokenizer.decode(content, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             transcript, translation, missing = self.prompt.parse(task, text)
@@ -227,10 +259,12 @@ class CausalLM(Decoder):
         speech: AdapterOutput,
         answers: list[list[int]],
         padding_side: Literal["left", "right"],
+        packed: bool = False,
+        counted: int = 0,
     ) -> Joined:
         if self.speech_scale != 1.0:
             speech = replace(speech, values=speech.values * self.speech_scale)
-        return join(self.llm.get_input_embeddings(), around, speech, answers, padding_side)
+        return join(self.llm.get_input_embeddings(), around, speech, answers, padding_side, packed, counted)
 
     def _around(self, batch: Batch) -> list[tuple[list[int], list[int]]]:
         triples = zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True)
@@ -267,6 +301,11 @@ class CausalLM(Decoder):
             bos_token_id=self.tokenizer.bos_token_id,
             eos_token_id=self.end_ids,
         )
+
+
+def _no_speech(embeds: Tensor) -> AdapterOutput:
+    """Return no speech positions for one utterance, where ``embeds`` are."""
+    return AdapterOutput(embeds.new_zeros(1, 0, embeds.shape[-1]), torch.zeros(1, dtype=torch.int64))
 
 
 def _build_prompt(tokenizer: Any, options: dict[str, Any]) -> Prompt:

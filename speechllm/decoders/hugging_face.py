@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from speechllm.decoders.attention import KERNELS, REPLACED
 from speechllm.errors import UserError, did_you_mean
 from speechllm.random_weights import random_config, random_network
 
 
 def _attention(config: Any, asked: str | None) -> str | None:
-    if asked is None and getattr(config, "attn_logit_softcapping", None) is not None:
+    """Return the attention implementation of transformers for a kernel of training that a recipe names, or none."""
+    if asked in (None, *KERNELS) and getattr(config, "attn_logit_softcapping", None) is not None:
         return "eager"
-    return asked
+    return None if asked in KERNELS and asked not in REPLACED else asked
 
 
 def load_llm(pretrained: str, revision: str | None, dtype: torch.dtype, attention: str | None) -> nn.Module:

@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from speechllm.batch import AdapterOutput
 from speechllm.decoders.base import Decoding
 from speechllm.decoders.causal_lm import CausalLM
-from speechllm.decoders.generation import UtteranceLimit, cut_at_end
-from speechllm.decoders.join import IGNORED, join
+from speechllm.decoders.join import join
+from speechllm.decoders.limits import UtteranceLimit, cut_at_end
 from speechllm.decoders.tokenizer import load_tokenizer
 from speechllm.errors import UserError
 from tests.tiny import LLM_FAMILIES, SIZES, make_batch, noise, tiny_decoder
@@ -36,6 +36,13 @@ def answers(decoder, texts):
     return [decoder.prompt.answer(*row) for row in rows]
 
 
+def labels_of(joined):
+    """Return the labels (B, L) that Hugging Face takes: the answers' tokens at their own places, -100 elsewhere."""
+    labels = torch.full(joined.embeds.shape[:2], -100)
+    labels.view(-1)[joined.target_places + 1] = joined.targets
+    return labels
+
+
 @pytest.mark.parametrize("family", LLM_FAMILIES)
 def test_target_only_loss_and_gradients_equal_full_logits(family):
     """The reference is Hugging Face's own forward with labels, over every position."""
@@ -54,8 +61,7 @@ def test_target_only_loss_and_gradients_equal_full_logits(family):
     reference = decoder.llm(
         inputs_embeds=joined.embeds,
         attention_mask=joined.mask,
-        position_ids=joined.position_ids,
-        labels=joined.labels,
+        labels=labels_of(joined),
         use_cache=False,
     ).loss
     reference.backward()
@@ -174,17 +180,18 @@ def test_the_limit_of_paper_c(duration_s):
 
 
 def test_utterance_limit_by_hand():
-    limit = UtteranceLimit([1, 3], num_beams=2, end_id=1, end_ids=[1])
+    limit = UtteranceLimit([1, 3], end_id=1, end_ids=[1]).select([0, 0, 1, 1])
     scores = torch.tensor([[5.0, 0.0]] * 4)
-    forced = limit(torch.zeros(4, 0, dtype=torch.int64), scores)
     inf = float("inf")
-    assert forced.tolist() == [[-inf, 0], [-inf, 0], [5, 0], [5, 0]]
-    assert limit(torch.zeros(4, 2, dtype=torch.int64), scores)[2].tolist() == [-inf, 0]
-    both = UtteranceLimit([1, 9], num_beams=1, end_id=1, end_ids=[0, 1], min_new_tokens=2)
+    assert limit(0, scores).tolist() == [[-inf, 0], [-inf, 0], [5, 0], [5, 0]]
+    assert limit(2, scores)[2].tolist() == [-inf, 0]
+    assert scores.tolist() == [[5, 0]] * 4
+    both = UtteranceLimit([1, 9], end_id=1, end_ids=[0, 1], min_new_tokens=2)
     scores = torch.tensor([[5.0, 6.0, 1.0]] * 2)
-    assert both(torch.zeros(2, 0, dtype=torch.int64), scores).tolist() == [[-inf, 0, -inf], [-inf, -inf, 1]]
-    assert both(torch.zeros(2, 1, dtype=torch.int64), scores)[1].tolist() == [-inf, -inf, 1]
-    assert both(torch.zeros(2, 2, dtype=torch.int64), scores)[1].tolist() == [5, 6, 1]
+    assert both(0, scores).tolist() == [[-inf, 0, -inf], [-inf, -inf, 1]]
+    assert both(1, scores)[1].tolist() == [-inf, -inf, 1]
+    assert both(2, scores)[1].tolist() == [5, 6, 1]
+    assert both.is_end(torch.tensor([0, 2, 1])).tolist() == [True, False, True]
     assert cut_at_end([7, 8, 2, 0, 0], [2]) == ([7, 8], 3)
     assert cut_at_end([7, 8], [2]) == ([7, 8], 2)
 
@@ -214,8 +221,8 @@ def test_a_saved_model_in_the_real_format(family, tmp_path):
 
 def test_soft_capped_attention_is_eager():
     """The fused kernels leave the cap out."""
-    assert tiny_decoder("gemma2").llm.config._attn_implementation == "eager"
-    assert tiny_decoder("llama").llm.config._attn_implementation == "sdpa"
+    assert tiny_decoder("gemma2").llm.config._attn_implementation == "speechllm_eager"
+    assert tiny_decoder("llama").llm.config._attn_implementation == "speechllm_sdpa"
 
 
 def test_frozen_llm_passes_gradients_to_the_speech():
@@ -263,6 +270,6 @@ def test_labels_cover_the_answer_alone():
     joined = join(
         decoder.llm.get_input_embeddings(), around(decoder, texts), speech(), answers(decoder, texts), "right"
     )
-    for row, text in zip(joined.labels, ["hello 0 </s>", "hällo 1 du du du du </s>", None], strict=True):
+    for row, text in zip(labels_of(joined), ["hello 0 </s>", "hällo 1 du du du du </s>", None], strict=True):
         if text:
-            assert decoder.tokenizer.decode(row[row != IGNORED]) == text
+            assert decoder.tokenizer.decode(row[row != -100]) == text

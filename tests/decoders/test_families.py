@@ -7,7 +7,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from speechllm.batch import AdapterOutput
 from speechllm.decoders.base import Decoding
 from speechllm.decoders.causal_lm import CausalLM
-from speechllm.decoders.join import IGNORED
 from speechllm.errors import UserError
 from tests.decoders.families import MODELS, save_tokenizer
 from tests.tiny import LLM_FAMILIES, SIZES, make_batch, noise
@@ -67,13 +66,14 @@ def test_labels_spell_the_answer_and_its_end(family, style, build):
     joined = decoder._join(decoder._around(texts), speech(), answers, "right")
     tail = " " if style == "joint" else ""
     end = decoder.tokenizer.decode([decoder.prompt.end_id])
-    for row, (labels, task) in enumerate(zip(joined.labels, texts.tasks, strict=True)):
+    targets = joined.targets.split(joined.target_lengths.tolist())
+    for row, (labels, task) in enumerate(zip(targets, texts.tasks, strict=True)):
         target = {
             "asr": texts.transcripts[row],
             "st": texts.translations[row],
             "asr+st": f"{texts.transcripts[row]} <|translation|> {texts.translations[row]}",
         }[task]
-        decoded = decoder.tokenizer.decode(labels[labels != IGNORED], clean_up_tokenization_spaces=False)
+        decoded = decoder.tokenizer.decode(labels, clean_up_tokenization_spaces=False)
         assert decoded.lstrip() == f"{target}{tail}{end}".lstrip()
         assert decoder.prompt.parse(task, decoded.removesuffix(end)) == (
             texts.transcripts[row] if "asr" in task else "",
@@ -153,7 +153,7 @@ def test_gemma_scales_its_tokens_and_leaves_the_speech_as_it_is(model_type):
         decoder.llm.base_model.layers[0].register_forward_pre_hook(
             lambda _, inputs, seen=hidden: seen.append(inputs[0])
         )
-        decoder.token_losses(decoder._join(around, given, [[5]] * 3, "right"))
+        decoder.hidden(decoder._join(around, given, [[5]] * 3, "right"), decoder.kernel(given.values))
         torch.testing.assert_close(hidden[0][1, start : start + 7], given.values[1] * expected)
 
 

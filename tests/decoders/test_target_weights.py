@@ -7,13 +7,13 @@ from speechllm.decoders.target_weights import TargetWeights
 from speechllm.errors import UserError
 
 # Row 0: two transcript tokens, then one of the translation; row 1: one transcript token; row 2: two of a translation.
-SCORED = torch.tensor([[0, 1, 1, 1], [1, 0, 0, 0], [0, 0, 1, 1]]).bool()
+ANSWER_LENGTHS = [3, 1, 2]
 LOSSES = torch.tensor([1.0, 3.0, 10.0, 4.0, 5.0, 7.0])
 TRANSCRIPT_TOKENS = [2, 1, 0]
 
 
 def apply(**weights):
-    return TargetWeights.parse(weights).apply(LOSSES, SCORED, TRANSCRIPT_TOKENS)
+    return TargetWeights.parse(weights).apply(LOSSES, ANSWER_LENGTHS, TRANSCRIPT_TOKENS)
 
 
 def test_by_hand():
@@ -26,10 +26,8 @@ def test_by_hand():
 
 def test_equal_weights_change_nothing_bit_for_bit():
     token_losses = torch.rand(50) * 9
-    scored = torch.zeros(5, 40).bool()
-    scored[:, 3:13] = True
-    plain = torch.zeros(5).index_add(0, scored.nonzero()[:, 0], token_losses)
-    losses, _ = TargetWeights().apply(token_losses, scored, [0, 3, 10, 7, 1])
+    plain = torch.zeros(5).index_add(0, torch.arange(5).repeat_interleave(10), token_losses)
+    losses, _ = TargetWeights().apply(token_losses, [10] * 5, [0, 3, 10, 7, 1])
     assert torch.equal(losses, plain)
 
 
@@ -37,7 +35,7 @@ def test_weight_zero_is_not_learned():
     losses, _ = apply(transcript=0)
     torch.testing.assert_close(losses, torch.tensor([3 * 10.0, 0.0, 12.0]))
     token_losses = LOSSES.clone().requires_grad_()
-    TargetWeights(transcript=0.0).apply(token_losses, SCORED, TRANSCRIPT_TOKENS)[0].sum().backward()
+    TargetWeights(transcript=0.0).apply(token_losses, ANSWER_LENGTHS, TRANSCRIPT_TOKENS)[0].sum().backward()
     assert token_losses.grad.tolist() == [0, 0, 3, 0, 1, 1]
 
 
@@ -47,9 +45,9 @@ def test_means_of_both_kinds_are_not_weighted():
     assert {name: value.item() for name, value in stats.items()} == pytest.approx(
         {"loss_transcript": (1 + 3 + 4) / 3, "loss_translation": (10 + 5 + 7) / 3}
     )
-    _, stats = TargetWeights().apply(torch.tensor([4.0]), torch.tensor([[True]]), [1])
+    _, stats = TargetWeights().apply(torch.tensor([4.0]), [1], [1])
     assert {name: value.item() for name, value in stats.items()} == {"loss_transcript": 4.0}
-    _, stats = TargetWeights().apply(torch.rand(1, requires_grad=True), torch.tensor([[True]]), [0])
+    _, stats = TargetWeights().apply(torch.rand(1, requires_grad=True), [1], [0])
     assert not stats["loss_translation"].requires_grad
 
 
