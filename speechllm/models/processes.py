@@ -39,6 +39,14 @@ class Processes:
         torch.distributed.gather_object(own, shares, dst=0, group=self._patient_group())
         return shares or []
 
+    def share(self, own: T) -> list[T]:
+        """Return what each process has, by rank, on all of them. All must call it."""
+        if self.count == 1:
+            return [own]
+        shares: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(shares, own, group=self._patient_group())
+        return shares
+
     def on_first(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the first process and return its result on all, which must all call this.
 

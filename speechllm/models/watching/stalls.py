@@ -13,9 +13,7 @@ from speechllm.models.watching.phases import TRAINING, Phase, PhaseClock
 FIRST_STEPS = 3
 """Training batches that may take long: kernels are compiled, buffers laid out, readers started."""
 
-PHASE_ORDER = tuple(
-    phase.value for phase in (Phase.BETWEEN, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMISER)
-)
+STEP_PHASES = (Phase.BETWEEN, Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMISER)
 """Phases of a step in their order: of processes that wait for each other, the first in it is what the rest wait for."""
 
 LONGEST_PAUSE_S = 3600.0

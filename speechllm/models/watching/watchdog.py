@@ -118,8 +118,8 @@ class Watch(threading.Thread):
         stood = f" It was last in {peer.place['phase']} of step {peer.place['step']}." if peer.place else ""
         text = (
             f"speechllm: {peer} is gone: {departure.why}.{stood} Rank {me.rank} cannot go on without it, and ends "
-            f"within {self._grace_s:.0f} s. What that process printed last, or the system's log where memory was short, "
-            f"says why. Go on with `--ckpt_path last`."
+            f"within {self._grace_s:.0f} s. What that process printed last says why, or the system's log where memory "
+            f"was short. Go on with `--resume auto`."
         )
         if self.bereaved.is_set():  # the others end for the sake of the first one, and are gone in turn
             self._write(text)
