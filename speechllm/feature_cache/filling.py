@@ -1,8 +1,9 @@
 """Filling a cache: one process's share of the utterances, batch by batch."""
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -82,6 +83,20 @@ class CacheFiller:
         Raises:
             UserError: If the disk is full; what was finished before stays.
         """
+        try:
+            yield from self._fill(batches, file_keys)
+        except OSError as error:
+            raise _full(error, self.writer.folder) from error
+        except BaseException:  # an interruption: what is complete is kept
+            with contextlib.suppress(OSError):
+                self.writer.close()
+            raise
+        try:
+            self.writer.close()
+        except OSError as error:
+            raise _full(error, self.writer.folder) from error
+
+    def _fill(self, batches: Iterable[Batch], file_keys: Callable[[Batch], Sequence[bytes | None]]) -> Iterator[Counts]:
         waiting: Future[None] | None = None
         with ThreadPoolExecutor(1) as thread:
             for batch in batches:
@@ -94,12 +109,8 @@ class CacheFiller:
                     waiting.result()
                 waiting = thread.submit(self._write, batch, keys, rows, frames, file_keys(batch))
                 yield counts
-            try:
-                if waiting is not None:
-                    waiting.result()
-                self.writer.close()
-            except OSError as error:
-                raise _full(error, self.writer.folder) from error
+            if waiting is not None:
+                waiting.result()
 
     def _sort(self, batch: Batch) -> tuple[list[bytes | None], list[int], Counts]:
         """Return the content key of each utterance, None for those that are not stored, and the rows to encode."""
@@ -134,20 +145,17 @@ class CacheFiller:
         frames: Frames | None,
         file_keys: Sequence[bytes | None],
     ) -> None:
-        try:
-            for place, row in enumerate(rows):
-                assert frames is not None
-                key = keys[row]
-                assert key is not None
-                length = int(frames.lengths[place])
-                logits = None if frames.ctc_logits is None else frames.ctc_logits[place, :length]
-                self.writer.add(key, int(batch.audio_lengths[row]), frames.values[place, :length], logits)
-            for key, file_key in zip(keys, file_keys, strict=True):
-                if key is not None and file_key is not None:
-                    self.writer.know(file_key, key)
-            self.writer.close_if_due()
-        except OSError as error:
-            raise _full(error, self.writer.folder) from error
+        for place, row in enumerate(rows):
+            key = keys[row]
+            assert frames is not None
+            assert key is not None
+            length = int(frames.lengths[place])
+            logits = None if frames.ctc_logits is None else frames.ctc_logits[place, :length]
+            self.writer.add(key, int(batch.audio_lengths[row]), frames.values[place, :length], logits)
+        for key, file_key in zip(keys, file_keys, strict=True):
+            if key is not None and file_key is not None:
+                self.writer.know(file_key, key)
+        self.writer.close_if_due()
 
 
 def forecast_bytes(settings: CacheSettings, durations_s: NDArray[np.float64]) -> int:
