@@ -11,6 +11,21 @@ from speechllm.batch import AdapterOutput, Batch, Hypothesis
 from speechllm.tuning import TunableModule
 
 
+@dataclass(frozen=True)
+class SequenceSizes:
+    """What a decoder computed for a batch, as integers on the CPU.
+
+    Attributes:
+        positions: Positions of each sequence: prompt, speech and answer.
+        targets: Positions of each that go through the output layer.
+        computed: Positions of all that were computed, padding included.
+    """
+
+    positions: list[int]
+    targets: list[int]
+    computed: int
+
+
 @dataclass
 class DecoderOutput:
     """Teacher-forced result of a batch.
@@ -20,11 +35,13 @@ class DecoderOutput:
             weighs tokens, their weighted mean times their number.
         target_lengths: (B,) int64, target tokens of each utterance, the end token included.
         stats: Figures to log by name; they carry no gradient.
+        sizes: What was computed for it, for figures of speed; None where a decoder does not say.
     """
 
     losses: Tensor
     target_lengths: Tensor
     stats: dict[str, Tensor] = field(default_factory=dict)
+    sizes: SequenceSizes | None = None
 
 
 @dataclass(frozen=True)
