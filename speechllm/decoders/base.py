@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from speechllm.batch import AdapterOutput, Batch, Hypothesis
@@ -127,6 +128,10 @@ class Decoder(TunableModule):
         Returns:
             One hypothesis an utterance, in order; ``first_token_s`` is measured from this call.
         """
+
+    @abstractmethod
+    def attention_summary(self, device: torch.device) -> str:
+        """Return in a few words what computes attention in training on a device, and whether sequences are packed."""
 
     @abstractmethod
     def transcript_ids(self, batch: Batch) -> list[Tensor]:

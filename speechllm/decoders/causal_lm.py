@@ -137,7 +137,7 @@ class CausalLM(Decoder):
             for task, transcript, translation in zip(batch.tasks, batch.transcripts, batch.translations, strict=True)
         ]
         answers, truncated = self._fit(around, speech.lengths.tolist(), [ids for ids, _ in parts], batch.ids)
-        kernel = self.kernel(speech.values)
+        kernel = self.kernel(speech.values.device)
         joined = self._join(around, speech, answers, "right", kernel.packed, truncated)
         losses, part_losses = self.target_weights.apply(
             self.token_losses(joined, kernel), [len(ids) for ids in answers], [tokens for _, tokens in parts]
@@ -147,15 +147,19 @@ class CausalLM(Decoder):
         sizes = SequenceSizes(joined.lengths.tolist(), [len(ids) for ids in answers], joined.embeds.shape[:2].numel())
         return DecoderOutput(losses, joined.target_lengths, stats | part_losses, sizes)
 
-    def kernel(self, values: Tensor) -> Kernel:
-        """Return what computes attention in training, for values of a device and a number format."""
+    def attention_summary(self, device: torch.device) -> str:
+        """Return what computes attention in training; see :meth:`Decoder.attention_summary`."""
+        return str(self.kernel(device))
+
+    def kernel(self, device: torch.device) -> Kernel:
+        """Return what computes attention in training, on a device and in the number format of now."""
         if not self._by_layout:
             return Kernel(self.llm.config._attn_implementation, False, "transformers' own attention")
         config = self.llm.config
         dropout = 0.0 if self.frozen else getattr(config, "attention_dropout", 0.0)
         soft_capped = getattr(config, "attn_logit_softcapping", None) is not None
-        dtype = compute_dtype(values.to(self.llm.dtype))
-        return choose_kernel(self.attention, self.packing, soft_capped, dropout, values.device, dtype)
+        dtype = compute_dtype(device, self.llm.dtype)
+        return choose_kernel(self.attention, self.packing, soft_capped, dropout, device, dtype)
 
     def token_losses(self, joined: Joined, kernel: Kernel, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
         """Return the cross-entropy (N,) float32 of each target token.
@@ -205,7 +209,7 @@ class CausalLM(Decoder):
         expected = self.llm(input_ids=ids, use_cache=False).logits
         embeds = self.llm.get_input_embeddings()(ids)
         joined = join(lambda _: embeds[0], [([0], [0, 0])], _no_speech(embeds), [[]], "right")
-        got = self.output_logits(self.hidden(joined, self.kernel(embeds)))
+        got = self.output_logits(self.hidden(joined, self.kernel(embeds.device)))
         self.train(was_training)
         if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
             msg = (
@@ -243,6 +247,28 @@ class CausalLM(Decoder):
             hit_limit, first_token_s = tokens >= most, clock.first_token_s
             hypotheses.append(Hypothesis(text, transcript, translation, tokens, missing, hit_limit, first_token_s))
         return hypotheses
+
+    @torch.no_grad()
+    def answer_logits(self, speech: AdapterOutput, batch: Batch) -> Tensor:
+        """Return the model's own logits (B, N, V) where it predicts the last N tokens of each answer.
+
+        Args:
+            speech: Speech embeddings (B, S, H) with lengths (B,).
+            batch: Tasks, languages and texts; N is the length of the shortest answer.
+        """
+        texts = zip(batch.tasks, batch.transcripts, batch.translations, strict=True)
+        answers = [self.prompt.answer(*text) for text in texts]
+        joined = self._join(self._around(batch), speech, answers, "left")
+        shortest = min(map(len, answers))
+        output = self.llm(
+            inputs_embeds=joined.embeds,
+            attention_mask=joined.mask,
+            position_ids=(joined.mask.long().cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=shortest + 1,
+        )
+        logits: Tensor = output.logits[:, :-1]
+        return logits
 
     def transcript_ids(self, batch: Batch) -> list[Tensor]:
         """Return the token ids of each transcript; see :meth:`Decoder.transcript_ids`."""

@@ -104,9 +104,8 @@ def _packed_kernel(
     return ("flex_attention" if soft_capped else "varlen"), ""
 
 
-def compute_dtype(values: torch.Tensor) -> torch.dtype:
-    """Return the format that matrix products of ``values`` are computed in."""
-    device = values.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return values.dtype
+def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return the format that matrix products of weights in ``dtype`` are computed in, under autocast or without."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return dtype

@@ -11,6 +11,7 @@ from speechllm.errors import UserError
 from tests.decoders.families import MODELS, save_tokenizer
 from tests.tiny import LLM_FAMILIES, SIZES, make_batch, noise
 
+CPU = torch.device("cpu")
 LENGTHS = (3, 7, 1)
 PROMPTS = [
     ("llama_2", "joint"),
@@ -153,7 +154,7 @@ def test_gemma_scales_its_tokens_and_leaves_the_speech_as_it_is(model_type):
         decoder.llm.base_model.layers[0].register_forward_pre_hook(
             lambda _, inputs, seen=hidden: seen.append(inputs[0])
         )
-        decoder.hidden(decoder._join(around, given, [[5]] * 3, "right"), decoder.kernel(given.values))
+        decoder.hidden(decoder._join(around, given, [[5]] * 3, "right"), decoder.kernel(CPU))
         torch.testing.assert_close(hidden[0][1, start : start + 7], given.values[1] * expected)
 
 

@@ -5,10 +5,11 @@ import torch
 
 from speechllm.batch import AdapterOutput
 from speechllm.decoders.attention import Layout, attend
-from speechllm.decoders.packing import choose_kernel
+from speechllm.decoders.packing import choose_kernel, compute_dtype
 from speechllm.errors import UserError
 from tests.tiny import LLM_FAMILIES, make_batch, noise, tiny_decoder
 
+CPU = torch.device("cpu")
 LENGTHS = [5, 23, 2]
 MORE_FAMILIES = {"cohere": {"num_key_value_heads": 1}, "granite": {"num_key_value_heads": 1}}
 
@@ -76,7 +77,7 @@ def test_transformers_own_attention_gives_the_same(family, monkeypatch):
     ours = build(monkeypatch, family, tuning="full", packing=True)
     monkeypatch.setattr("speechllm.decoders.causal_lm.install", lambda llm: False)
     theirs = build(monkeypatch, family, tuning="full")
-    kernel = theirs.kernel(torch.zeros(1))
+    kernel = theirs.kernel(CPU)
     assert (kernel.name, kernel.packed) == ("eager" if family == "gemma2" else "sdpa", False)
     assert_same(step(ours), step(theirs))
 
@@ -112,7 +113,7 @@ def test_boundaries_of_kernels_that_need_a_gpu(kernel, monkeypatch):
 
 
 def test_what_is_chosen(monkeypatch):
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    cpu, gpu = CPU, torch.device("cuda")
     half, single = torch.bfloat16, torch.float32
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr("speechllm.decoders.packing.has_flash_attention", lambda: False)
@@ -141,8 +142,8 @@ def test_what_is_chosen(monkeypatch):
 
 def test_what_is_reported():
     decoder = tiny_decoder()
-    assert str(decoder.kernel(torch.zeros(1))) == "sdpa; sequences padded (packing needs a GPU)"
-    assert str(tiny_decoder("gemma2", packing=True).kernel(torch.zeros(1))) == (
+    assert str(decoder.kernel(CPU)) == "sdpa; sequences padded (packing needs a GPU)"
+    assert str(tiny_decoder("gemma2", packing=True).kernel(CPU)) == (
         "eager; sequences packed (one sequence at a time: packing needs a GPU)"
     )
 
@@ -177,3 +178,11 @@ def test_a_step_never_looks_at_what_is_on_the_device(family, packing, tuning):
     assert values.grad is not None
     with pytest.raises((RuntimeError, NotImplementedError)):
         output.losses.sum().item()
+
+
+def test_autocast_counts():
+    """A GPU packs what is computed in half precision, also of weights that are not."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compute_dtype(CPU, torch.float32) == torch.bfloat16
+    assert compute_dtype(CPU, torch.float16) == torch.float16
+    assert compute_dtype(torch.device("meta"), torch.float32) == torch.float32
