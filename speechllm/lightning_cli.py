@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -27,12 +27,15 @@ from speechllm.evaluation.run_record import Run
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
 from speechllm.models.checkpoint_files import AtomicCheckpointIO
-from speechllm.models.epoch_length import EpochLength
 from speechllm.models.initial_weights import find_initial
 from speechllm.models.last_checkpoint import LastCheckpoint
 from speechllm.models.last_files import find_last, last_files
 from speechllm.models.monitors import check_monitors, mode_of
 from speechllm.models.validation import logged_names, metric_specs
+from speechllm.models.watching.progress import choose_progress
+from speechllm.models.watching.summary import FitSummary
+from speechllm.models.watching.watchdog import Watchdog
+from speechllm.models.watching.weights_and_biases import log_recipe, logger_options
 from speechllm.recipe_files import resolve_recipes
 
 CHECKPOINT_DEFAULTS = {
@@ -71,6 +74,7 @@ class SaveRecipe(SaveConfigCallback):
         """Write the recipe; testing a run does not touch it."""
         if isinstance(pl_module, SpeechToText):
             pl_module.origin = Run(command=self.command, recipe=yaml.safe_load(self.parser.dump(self.config)))
+            log_recipe(trainer.loggers, {"command": self.command, "recipe": pl_module.origin.recipe})
         if stage == "fit" and not trainer.fast_dev_run and trainer.is_global_zero:  # type: ignore[attr-defined]
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +174,14 @@ class SpeechCLI(LightningCLI):
             help="`auto`: let `fit` go on from the last checkpoint of the run folder, or begin where there is none",
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--wandb",
+            type=str | None,
+            default=None,
+            help="Project of Weights & Biases to log to, beside TensorBoard (needs the extra `wandb`)",
+        )
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.set_defaults(CHECKPOINT_DEFAULTS)
 
     def _parse_ckpt_path(self) -> None:
@@ -180,11 +191,18 @@ class SpeechCLI(LightningCLI):
         """
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, whose checkpoints are written whole or not at all."""
+        """Build the trainer, whose checkpoints are written whole or not at all, and whose progress fits the output."""
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
+        trainer = self._get(self.config_init, "trainer", default={})
+        own = trainer.get("callbacks") or []
+        own = own if isinstance(own, list) else [own]
+        if trainer.get("enable_progress_bar") is not False and not any(isinstance(each, ProgressBar) for each in own):
+            self.trainer_defaults = self.trainer_defaults | {
+                "callbacks": [*self.trainer_defaults["callbacks"], choose_progress()]
+            }
         return super().instantiate_trainer(**kwargs | {"plugins": plugins})
 
     def before_instantiate_classes(self) -> None:
@@ -214,6 +232,9 @@ class SpeechCLI(LightningCLI):
         config.weights_only = True
         if config.ckpt_path is not None:
             read_checkpoint(Path(config.ckpt_path))  # a damaged or foreign file is named now, not by a failure in torch
+        if config.wandb is not None:
+            goes_on = self.subcommand != "fit" or config.ckpt_path is not None
+            add_wandb(config.trainer, logger_options(config.wandb, run_dir, goes_on))
         if self.subcommand == "test":
             config.verbose = False  # the model prints its own table, with signatures
 
@@ -223,6 +244,13 @@ class SpeechCLI(LightningCLI):
         for part in ("model", "data"):
             if "init_args" in config.get(part, {}):
                 config[part].init_args = _with_nulls(config[part].init_args)
+
+
+def add_wandb(trainer: Namespace, options: dict[str, Any]) -> None:
+    """Add a logger to Weights & Biases to those of a trainer's configuration."""
+    others = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    wandb = Namespace(class_path="lightning.pytorch.loggers.WandbLogger", init_args=Namespace(**options))  # type: ignore[no-untyped-call]
+    trainer.logger = [*(logger for logger in others if not isinstance(logger, bool)), wandb]
 
 
 def _with_nulls(value: Any) -> Any:
@@ -311,7 +339,7 @@ def run(command: str, arguments: list[str]) -> None:
             # Our samplers share the data out between processes themselves.
             trainer_defaults={
                 "use_distributed_sampler": False,
-                "callbacks": [CheckTranscripts(), CheckMonitors(), EpochLength()],
+                "callbacks": [CheckTranscripts(), CheckMonitors(), FitSummary()],
             },
             auto_configure_optimizers=False,
             parser_class=Parser,

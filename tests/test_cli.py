@@ -126,7 +126,7 @@ def test_options_of_a_part_from_the_shell(recipe):
 
 def test_run_folders(recipe, capsys):
     main(["fit", "--config", "tiny.yaml"])
-    assert {path.name for path in Path("runs/tiny").iterdir()} == {"checkpoints", "config.yaml", "logs"}
+    assert {path.name for path in Path("runs/tiny").iterdir()} == {"checkpoints", "config.yaml", "fit.json", "logs"}
     message = fails(capsys, "fit", "--config", "tiny.yaml")
     assert "'runs/tiny' already holds checkpoints. Resume with `--ckpt_path last`" in message
     main(["fit", "--config", "tiny.yaml", "--ckpt_path", "last", "--trainer.max_steps", "2"])

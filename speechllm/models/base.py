@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from speechllm.batch import Batch, Hypothesis, to_device
+from speechllm.costs.flops import ModelShape
 from speechllm.errors import UserError
 from speechllm.evaluation.run_record import Run
 from speechllm.models.checkpoint import check_state, trained_state
@@ -29,6 +30,8 @@ from speechllm.models.validation import (
     score_validation,
     validation_score,
 )
+from speechllm.models.watching.meter import Meter, StepWork
+from speechllm.models.watching.phases import PhaseClock
 from speechllm.predictions import Prediction
 from speechllm.registry import METRICS
 from speechllm.talk_references import TalkReference
@@ -49,12 +52,14 @@ class StepLosses:
         target_lengths: (B,) int64, target tokens.
         auxiliary: Auxiliary losses by name, each (B,) float32.
         stats: Figures to log by name.
+        work: What the batch took, for figures of speed; None where that is not known.
     """
 
     llm: Tensor
     target_lengths: Tensor
     auxiliary: dict[str, Tensor]
     stats: dict[str, Tensor]
+    work: StepWork | None = None
 
 
 class SpeechToText(LightningModule):
@@ -122,7 +127,7 @@ class SpeechToText(LightningModule):
         self._processes: Processes
         self._val_losses: list[Tensor] = []
         self._skipped_steps, self._skipped_clips = SkippedSteps(), 0
-        self._clock_s: float | None = None
+        self.meter = Meter()
 
     # Parts of the contract
 
@@ -149,6 +154,15 @@ class SpeechToText(LightningModule):
         """Return the names of the auxiliary losses that are learned from transcripts."""
         return []
 
+    def shape(self) -> ModelShape | None:
+        """Return what the model computes, of which its speed in TFLOP/s follows; None where that is not known."""
+        return None
+
+    @property
+    def skipped_steps(self) -> int:
+        """Optimiser steps that were skipped since their gradients were not finite, when the host last looked."""
+        return self._skipped_steps.total
+
     # Training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -161,7 +175,9 @@ class SpeechToText(LightningModule):
         total = self._weighted_sum(losses)
         tokens = losses.target_lengths.sum()
         self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
-        self._log_losses("train", losses, total, prog_bar=True)
+        with torch.no_grad():
+            auxiliary = {f"loss_{k}": (v * losses.target_lengths).sum() for k, v in losses.auxiliary.items()}
+        self.meter.add(batch, losses, total, auxiliary)
         return self._reach_all(total)
 
     def _reach_all(self, loss: Tensor) -> Tensor:
@@ -197,18 +213,13 @@ class SpeechToText(LightningModule):
         """Clip by the norm that is known; Lightning would refuse to for a fused optimiser in mixed precision."""
         clip_gradients(self.parameters(), self._norm, gradient_clip_val, gradient_clip_algorithm or "norm")
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the learning rate, of the first group where there are several, and utterances per second."""
-        now_s = time.perf_counter()
-        if self._clock_s is not None:
-            rate = len(batch) * self.trainer.world_size / max(now_s - self._clock_s, 1e-9)
-            self.log("utt/s", rate, prog_bar=True)
-        self._clock_s = now_s
-        self.log("lr", self.optimizers().param_groups[0]["lr"], prog_bar=True)  # type: ignore[union-attr]
+    def on_train_start(self) -> None:
+        """Begin to measure."""
+        self.meter.start(self)
 
-    def on_train_epoch_start(self) -> None:
-        """Start the clock of utterances per second."""
-        self._clock_s = None
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log losses, rates, speed and memory every ``log_every_n_steps``, and do not look at the device between."""
+        self.meter.batch_end(self, self._processes)
 
     def on_train_epoch_end(self) -> None:
         """Say how many clips could not be read, and how many steps were skipped.
@@ -252,6 +263,7 @@ class SpeechToText(LightningModule):
             UserError: If a metric cannot run.
         """
         self._processes = Processes(self.trainer)
+        PhaseClock.of(self.trainer)
         if stage != "predict":
             data = getattr(self.trainer, "datamodule", None) if stage == "test" else None
             self._processes.on_first(lambda: check_at_start(self.metric_specs, data))
@@ -361,18 +373,6 @@ class SpeechToText(LightningModule):
             total = total + self.loss_weight(name) * values * losses.target_lengths
         return total.sum()
 
-    def _log_losses(self, prefix: str, losses: StepLosses, total: Tensor, prog_bar: bool) -> None:
-        """Log the mean over this batch's target tokens of the total and of every part of it."""
-        tokens = losses.target_lengths.sum().clamp(min=1)
-        size = len(losses.llm)
-        self.log(f"{prefix}_loss", total.detach() / tokens, prog_bar=prog_bar, batch_size=size)
-        self.log(f"{prefix}_loss_llm", losses.llm.detach().sum() / tokens, batch_size=size)
-        for name, values in losses.auxiliary.items():
-            value = (values.detach() * losses.target_lengths).sum() / tokens
-            self.log(f"{prefix}_loss_{name}", value, batch_size=size)
-        for name, value in losses.stats.items():
-            self.log(f"{prefix}_{name}", value.float().mean(), batch_size=size)
-
     def _logged_step(self) -> dict[str, float]:
         """Return the step of the checkpoint, by the name that loggers know it by; they take 0 for it otherwise."""
         return {} if self.origin.step is None else {"step": float(self.origin.step)}
@@ -381,5 +381,4 @@ class SpeechToText(LightningModule):
         for message in batch.skipped:
             self._skipped_clips += 1
             rank_zero_warn(f"Left out of training: {message}")
-        if batch.skipped:
-            self.log("skipped_clips", float(self._skipped_clips), batch_size=max(1, len(batch)))
+        self.meter.skip(len(batch.skipped))

@@ -15,6 +15,7 @@ import speechllm.decoders
 import speechllm.encoders
 import speechllm.fusions  # noqa: F401  # the four imports register the parts
 from speechllm.batch import AdapterOutput, Batch, Frames, Hypothesis
+from speechllm.costs.flops import ModelShape
 from speechllm.decoders.base import Decoding
 from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
@@ -23,7 +24,9 @@ from speechllm.models.compatibility import check_parts
 from speechllm.models.feature_caches import attach_caches, report_misses
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
+from speechllm.models.shapes import shape_of, step_size
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
+from speechllm.models.watching.meter import StepWork
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 
 
@@ -161,7 +164,15 @@ class SpeechLLM(SpeechToText):
         targets = [row.to(self.device) for row in ids]
         speech = self.speech(batch, targets)
         output = self.decoder(speech, batch)
-        return StepLosses(output.losses, output.target_lengths, speech.losses, speech.stats | output.stats)
+        work = None
+        if (sizes := output.sizes) is not None:
+            lengths = (speech.lengths.tolist(), sizes.positions, sizes.targets)
+            work = StepWork(step_size(self, batch, *lengths, cached=bool(batch.features)), sizes.computed)
+        return StepLosses(output.losses, output.target_lengths, speech.losses, speech.stats | output.stats, work)
+
+    def shape(self) -> ModelShape:
+        """Return what the model computes; see :func:`speechllm.models.shapes.shape_of`."""
+        return shape_of(self)
 
     def loss_weight(self, name: str) -> float:
         """Return the weight of an auxiliary loss: the recipe's, else the adapter's own."""

@@ -137,6 +137,10 @@ class Meter:
         self._since.add(Sums(sums, tokens * finite, stats, counts))
         self.last_loss = total.detach() / tokens.clamp(min=1)
 
+    def skip(self, clips: int) -> None:
+        """Count clips that were left out of a batch."""
+        self._since.counts["skipped_clips"] = self._since.counts.get("skipped_clips", 0.0) + clips
+
     def batch_end(self, module: "SpeechToText", processes: Processes) -> None:
         """Log, if the optimiser has made a step that is due.
 
@@ -182,7 +186,9 @@ class Meter:
         speed = speed_figures(together, len(shares), self.peak_tflops)
         self.shown = {"utt/s": speed["speed/utterances_per_s"], "lr": rates["lr"]}
         memory = {"memory/used_gib": max(share[1] for share in shares), "memory/peak_gib": self.peak_gib}
-        return figures | rates | speed | memory
+        skipped = self.totals.counts if not keep else together.counts
+        clips = {"skipped_clips": skipped["skipped_clips"]} if skipped.get("skipped_clips") else {}
+        return figures | rates | speed | memory | clips
 
 
 def speed_figures(sums: Sums, devices: int, peak_tflops: float | None) -> dict[str, float]:
