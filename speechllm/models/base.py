@@ -15,13 +15,14 @@ from speechllm.batch import Batch, Hypothesis, to_device
 from speechllm.costs.flops import ModelShape
 from speechllm.errors import UserError
 from speechllm.evaluation.run_record import Run
-from speechllm.models.checkpoint import check_state, trained_state
+from speechllm.models.checkpoint import check_state, saved_keys
 from speechllm.models.decoding_run import DecodingRun, begin_run
 from speechllm.models.gradients import SkippedSteps, clip_gradients, reach, scale_gradients, skip_where
 from speechllm.models.parameters import parameter_groups
 from speechllm.models.processes import Processes
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
+from speechllm.models.sharding import check_strategy
 from speechllm.models.validation import (
     check_at_start,
     log_samples,
@@ -139,6 +140,14 @@ class SpeechToText(LightningModule):
     def decode(self, batch: Batch, num_beams: int) -> list[Hypothesis]:
         """Decode a batch without looking at its texts; utterances without audio get an empty hypothesis."""
 
+    def empty_loss(self) -> Tensor:
+        """Return the loss 0 of a batch in which no clip could be read."""
+        return torch.zeros((), device=self.device)
+
+    def checkpoint_keys(self) -> set[str]:
+        """Return the keys of the state dict that a checkpoint holds."""
+        return saved_keys(self)
+
     def loss_weight(self, name: str) -> float:
         """Return the weight of an auxiliary loss.
 
@@ -169,7 +178,7 @@ class SpeechToText(LightningModule):
         """Return the loss summed over the batch's target tokens; the step's mean is taken over all of its batches."""
         self._report_skipped(batch)
         if len(batch) == 0:
-            return self._reach_all(torch.zeros((), device=self.device))
+            return self._reach_all(self.empty_loss())
         self.trained_on |= set(zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True))
         losses = self.losses(batch)
         total = self._weighted_sum(losses)
@@ -257,11 +266,12 @@ class SpeechToText(LightningModule):
     # Validation, test, prediction
 
     def setup(self, stage: str) -> None:
-        """Check the metrics; the data is set up already.
+        """Check the strategy and the metrics; the data is set up already.
 
         Raises:
-            UserError: If a metric cannot run.
+            UserError: If the model cannot be trained so, or a metric cannot run.
         """
+        check_strategy(self.trainer.strategy)
         self._processes = Processes(self.trainer)
         PhaseClock.of(self.trainer)
         if stage != "predict":
@@ -344,7 +354,8 @@ class SpeechToText(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained: frozen weights that have a name are left out."""
-        checkpoint["state_dict"] = trained_state(self, checkpoint["state_dict"])
+        keys = self.checkpoint_keys()
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keys}
         checkpoint["trained_on"] = sorted(list(triple) for triple in self.trained_on)
         self._skipped_steps.read(self.global_step - 1)
         checkpoint["skipped_steps"] = self._skipped_steps.state()

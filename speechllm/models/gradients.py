@@ -76,30 +76,32 @@ def skip_where(optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def reach(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return the loss as one that depends on all ``parameters``, with no gradient for them.
+def reach(loss: Tensor, parameters: Sequence[nn.Parameter], with_zeros: bool = False) -> Tensor:
+    """Return the loss as one that depends on all ``parameters``, which it adds no gradient to.
 
     Processes that share gradients wait for those of every parameter. Here, all are reached in every step: also those of
     a head that learns from transcripts, in a batch without any, and all of them where a batch is empty. That costs
     nothing, whereas to search for unused parameters costs a walk over the graph.
 
     Args:
-        loss: Scalar.
+        loss: Any shape.
         parameters: Trained parameters.
+        with_zeros: Whether gradients are zeros in place of none, for those who look whether there is one (FSDP2).
     """
-    reached: Tensor = _Reach.apply(loss, *parameters)  # type: ignore[no-untyped-call]
+    reached: Tensor = _Reach.apply(loss, with_zeros, *parameters)  # type: ignore[no-untyped-call]
     return reached
 
 
 class _Reach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.parameters = len(parameters)
-        return loss.view_as(loss)
+    def forward(ctx: Any, loss: Tensor, with_zeros: bool, *parameters: Tensor) -> Tensor:
+        ctx.zeros = [(p.shape, p.dtype, p.device) if with_zeros else None for p in parameters]
+        return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return gradient, *(None,) * ctx.parameters
+        zeros = (kind and torch.zeros(kind[0], dtype=kind[1], device=kind[2]) for kind in ctx.zeros)
+        return gradient, None, *zeros
 
 
 class SkippedSteps:

@@ -16,6 +16,7 @@ from speechllm.models.checkpoint import (
     read_checkpoint,
     saved_keys,
 )
+from speechllm.models.sharding import load_state
 from speechllm.quantization import NF4Linear, plain_shapes
 
 
@@ -69,7 +70,7 @@ def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, An
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         msg = f"`init_from: {named}` does not fit: {reason}{more}. Take the part's options from that run's recipe."
         raise UserError(msg)
-    model.load_state_dict(matched, strict=False)
+    load_state(model, matched)
     changed = _own_keys(model, matched)
     counts = {"loaded": changed, "new": saved_keys(model) - changed, "left out": left_out}
     line = "; ".join(f"{what} {count_by_part(sorted(keys))}" for what, keys in counts.items() if keys)

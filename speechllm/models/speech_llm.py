@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 import speechllm.adapters
 import speechllm.decoders
@@ -21,10 +22,12 @@ from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint, saved_keys
 from speechllm.models.compatibility import check_parts
+from speechllm.models.exporting import find_export, is_export, read_export
 from speechllm.models.feature_caches import attach_caches, report_misses
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
 from speechllm.models.shapes import shape_of, step_size
+from speechllm.models.sharding import gather, release, shard, silence
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
 from speechllm.models.watching.meter import StepWork
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
@@ -81,9 +84,13 @@ class SpeechLLM(SpeechToText):
         attach_caches(self.specs["encoder"], getattr(self.trainer, "datamodule", None), stage, init_from)
 
     def configure_model(self) -> None:
-        """Build the parts, once."""
-        if "encoder" in dict(self.named_children()):
-            return
+        """Build the parts, once, and share them out where the trainer's strategy does."""
+        if "encoder" not in dict(self.named_children()):
+            self._build_parts()
+        if self.device_mesh is not None and not isinstance(self, FSDPModule):
+            shard(self, self.device_mesh["data_parallel"], str(self.trainer.precision))
+
+    def _build_parts(self) -> None:
         DECODERS.get(self.specs["decoder"]["name"]).check_prompt(self.specs["decoder"])
         self.encoder = ENCODERS.build(self.specs["encoder"])
         self.decoder = DECODERS.build(self.specs["decoder"])
@@ -115,7 +122,21 @@ class SpeechLLM(SpeechToText):
         if self.init_from is not None and self.trainer.ckpt_path is None and not self._has_trained_weights:
             report, self._changed_keys = load_initial(self, find_initial(self.init_from), self.specs)
             rank_zero_info(report)
+        gather(self)
         self.decoder.check_output_layer()
+        release(self)
+        with self.trainer.precision_plugin.forward_context():
+            rank_zero_info(f"LLM attention: {self.decoder.attention_summary(self.device)}")
+
+    def empty_loss(self) -> Tensor:
+        """Return 0; of a model that is shared out, each process must take part in each step all the same."""
+        if not isinstance(self, FSDPModule):
+            return super().empty_loss()
+        return 0 * self.losses(silence(self.device)).llm.sum()
+
+    def checkpoint_keys(self) -> set[str]:
+        """Return what no name brings back: what is trained, and frozen weights from ``init_from``."""
+        return super().checkpoint_keys() | self._changed_keys
 
     def on_train_epoch_end(self) -> None:
         """Say what was left out or skipped, and how many utterances were not in a cache."""
@@ -160,8 +181,7 @@ class SpeechLLM(SpeechToText):
 
     def losses(self, batch: Batch) -> StepLosses:
         """Score target texts; see :meth:`SpeechToText.losses`."""
-        ids = self.adapter.encode_targets(batch.transcripts) or self.decoder.transcript_ids(batch)
-        targets = [row.to(self.device) for row in ids]
+        targets = self.adapter.encode_targets(batch.transcripts) or self.decoder.transcript_ids(batch)
         speech = self.speech(batch, targets)
         output = self.decoder(speech, batch)
         work = None
@@ -212,13 +232,15 @@ class SpeechLLM(SpeechToText):
         """Load a trained model.
 
         Args:
-            run: Run folder (the best checkpoint by validation, else the last one) or checkpoint file.
+            run: Run folder (the best checkpoint by validation, else the last one), checkpoint file, folder that
+                ``speechllm export`` wrote, or such a one on the Hugging Face hub: ``hf://OWNER/NAME``.
             device: Where to put it; a GPU where there is one.
 
         Raises:
             UserError: If there is no checkpoint, or it is not one of this class.
         """
-        checkpoint = read_checkpoint(find_checkpoint(run))
+        path = find_export(run)
+        checkpoint = read_export(path) if is_export(path) else read_checkpoint(find_checkpoint(path))
         options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
         if "tokenizer" in checkpoint:
             options["decoder"] = {**options["decoder"], "tokenizer": checkpoint["tokenizer"]}
@@ -281,10 +303,8 @@ class SpeechLLM(SpeechToText):
         return [hypothesis.translation for hypothesis in answer(self, audio, request)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what no name brings back: frozen weights from ``init_from``, and the tokenizer of random weights."""
-        state = checkpoint["state_dict"]
+        """Store the tokenizer of random weights, which no name brings back."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] |= {key: state[key] for key in self._changed_keys}
         if self.decoder.pretrained is None:
             checkpoint["tokenizer"] = self.decoder.tokenizer_json()
 

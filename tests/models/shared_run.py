@@ -1,0 +1,107 @@
+"""One run in one process or in several; run as a program, with strategy, folder and options as JSON."""
+
+import json
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from lightning.pytorch import Trainer
+
+from speechllm.adapters.conv import ConvAdapter
+from speechllm.models import SpeechLLM
+from speechllm.registry import ADAPTERS
+from tests.models.conftest import SPECS, loader
+from tests.tiny import make_batch, noise
+
+SHARES = [([0, 1, 2], [3, 4, 5, 6, 7]), ([0, 5, 6], []), ([1, 2], [3, 4]), ([], [7, 6, 5])]
+"""Rows that each of two processes sees, step by step; shares of very different sizes, empty ones among them."""
+
+class HeadedAdapter(ConvAdapter):
+    """An adapter with a head that is used in some batches only."""
+
+    loss_weights: ClassVar[dict[str, float]] = {"head": 0.3}
+
+    def __init__(self, in_dim, out_dim, layers=4, dim=768, heads=12, dropout=0.1):
+        super().__init__(in_dim, out_dim, layers, dim, heads, dropout)
+        self.head = torch.nn.Linear(out_dim, 1, bias=False)
+
+    def forward(self, frames, targets=None):
+        output = super().forward(frames, targets)
+        if targets is not None:
+            heard = [len(row) > 20 for row in targets]
+            output.losses["head"] = torch.zeros(len(heard), device=output.values.device)
+            if any(heard):
+                values = self.head(output.values).square().sum(dim=(1, 2)) / output.lengths
+                output.losses["head"] = values * torch.tensor(heard)
+        return output
+
+
+def specs(decoder="lora", encoder="full"):
+    """Return options of a model that is trained in all of its parts."""
+    ADAPTERS._parts["headed"] = HeadedAdapter
+    return {
+        "encoder": {**SPECS["encoder"], "tuning": encoder},
+        "adapter": {**SPECS["adapter"], "name": "headed"},
+        "decoder": {**SPECS["decoder"], "tuning": decoder, "lora": {"r": 2, "dropout": 0.0} if "lora" in decoder else None},
+    }
+
+
+class Shared(SpeechLLM):
+    """A model whose processes see shares of the same steps."""
+
+    def share(self, shares):
+        eight = make_batch(noise(8000, 16_000, 4000, 12_000, 9000, 7000, 15_000, 5000))
+        count, rank = self.trainer.world_size, self.trainer.global_rank
+        return [eight.select(step[rank] if count > 1 else sum(step, [])) for step in shares]
+
+    def train_dataloader(self):
+        return loader(self.share(SHARES))
+
+    def val_dataloader(self):
+        return loader(self.share([([0, 1, 2], [3, 4, 5, 6]), ([], [7])]))
+
+
+def trained(state, keys):
+    return {key: value.detach().clone() for key, value in state.items() if key in keys}
+
+
+def run(strategy, folder, name, steps, resume=None, seed=0, trainer=None, **options):
+    """Train, with a validation after every second step; return what was logged, and write ``NAME.ckpt``."""
+    torch.manual_seed(seed)
+    model = Shared(**{**specs(), "lr": 1e-2, "warmup_steps": 2, "metrics": ["wer"], "max_new_tokens": 5, **options})
+    logged = []
+    two = Trainer(
+        accelerator="cpu",
+        devices=1 if strategy == "auto" else 2,
+        strategy=strategy,
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+        val_check_interval=2,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **trainer or {},
+    )
+    ended = model.on_validation_epoch_end
+
+    def on_validation_epoch_end():
+        ended()
+        logged.append({key: float(value) for key, value in two.callback_metrics.items() if key.startswith("val_")})
+
+    model.on_validation_epoch_end = on_validation_epoch_end
+    two.fit(model, ckpt_path=resume and f"{folder}/{resume}.ckpt", weights_only=True)
+    two.save_checkpoint(f"{folder}/{name}.ckpt", weights_only=False)
+    if two.is_global_zero:
+        Path(f"{folder}/{name}.json").write_text(json.dumps(logged))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for options in json.loads(sys.argv[2]):
+        run(sys.argv[1], **options)
