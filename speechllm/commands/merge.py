@@ -27,10 +27,9 @@ def merge(run: str, out: Path) -> None:
     if out.exists() and (out.is_file() or any(out.iterdir())):
         msg = f"'{out}' exists already. Name a new folder with `--out`."
         raise UserError(msg)
-    from speechllm.decoders.hugging_face import save_llm
-    from speechllm.lora import merge_lora
     from speechllm.models import SpeechLLM
     from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
+    from speechllm.models.exporting import merge_llm, merged_spec
 
     path = find_checkpoint(run)
     checkpoint = read_checkpoint(path)
@@ -38,24 +37,13 @@ def merge(run: str, out: Path) -> None:
     if spec.get("tuning", "frozen") == "frozen":
         msg = f"The LLM of '{run}' was frozen in training: there is nothing to merge."
         raise UserError(msg)
-    decoder = SpeechLLM.load(path, device="cpu").decoder
-    if decoder.new_tokens is not None:
-        decoder.new_tokens.move_back(decoder.llm)
-    layers = merge_lora(decoder.llm)
     folder = out.resolve() / "llm"
-    save_llm(decoder.llm, decoder.tokenizer, folder)
-    merged = _merged_spec(spec, folder)
+    layers = merge_llm(SpeechLLM.load(path, device="cpu").decoder, folder)
+    merged = merged_spec(spec, str(folder))
     _write_checkpoint(checkpoint, merged, out)
     _write_recipe(path.parent.parent / "config.yaml", merged, out)
     done = f"Merged LoRA of {layers} layers" if layers else "Wrote the fully trained LLM"
     print(f"{done}. Language model: {folder}\nRun folder: {out}")
-
-
-def _merged_spec(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the decoder's spec with the merged LLM in the place of the one that it was trained on."""
-    gone = ("config", "tokenizer", "revision", "lora")
-    kept = {key: value for key, value in spec.items() if key not in gone}
-    return {**kept, "pretrained": str(folder), "tuning": "frozen"}
 
 
 def _write_checkpoint(checkpoint: dict[str, Any], decoder: dict[str, Any], out: Path) -> None:
