@@ -24,8 +24,11 @@ OTHER_COMMANDS = {
     "transcribe": "transcribe or translate audio files with a trained model",
     "score": "score hypotheses from files, or a run by other metrics",
     "compare": "set systems side by side: a table with significance, pictures, a page of utterances",
+    "export": "write a trained model as safetensors with a model card, or push it to the hub",
     "merge": "merge the LoRA of a trained model's LLM into its weights",
     "comet-env": "make the environment in which the metric comet runs unbabel-comet",
+    "plan": "say what a recipe takes: memory, operations, time on GPUs, before anything is loaded",
+    "bench": "measure a recipe's steps with random weights: samples/s, memory, where the time goes",
     "inspect": "draw what the adapter of a trained model does with an utterance",
     "zoo": "list encoders, fusions, adapters, decoders, metrics, prompts and recipes, or describe one",
 }
@@ -130,8 +133,20 @@ def _call(function: Callable[..., None], command: str, arguments: list[str]) -> 
     parser = ArgumentParser(prog=f"speechllm {command}", description=description, formatter_class=HelpFormatter)
     parser.add_argument(first, nargs="+" if several else None if required else "?", help=text)
     parser.add_function_arguments(function, skip={first}, as_group=False)
-    options = parser.parse_args(arguments).as_dict()
+    options = parser.parse_args(_with_values(arguments, function)).as_dict()
     function(options.pop(first), **options)
+
+
+def _with_values(arguments: Sequence[str], function: Callable[..., None]) -> list[str]:
+    """Return arguments in which a switch without a value, such as ``--merge``, has the value ``true``."""
+    parameters = inspect.signature(function).parameters.values()
+    switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    completed = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        completed.append(argument)
+        if argument in switches and following.lower() not in ("true", "false", "yes", "no"):
+            completed.append("true")
+    return completed
 
 
 def _help() -> str:

@@ -61,6 +61,7 @@ class Work:
         pairs: Multiply-accumulates per pair of positions: attention, forward.
         pair_gradient: Of these, those through which gradients go back.
         window: Positions that one attends to at most; None for all.
+        kept: Values that are kept of each position for the way back: about the inputs and outputs of its layers.
     """
 
     sequence: SequenceName
@@ -72,6 +73,11 @@ class Work:
     pairs: float = 0.0
     pair_gradient: float = 0.0
     window: int | None = None
+    kept: float = 0.0
+
+    def kept_values(self, size: StepSize) -> float:
+        """Return how many values are kept for the way back."""
+        return self.kept * sum(max(0.0, self.rate * length + self.offset) for length in size.lengths(self.sequence))
 
     def forward_flop(self, size: StepSize) -> float:
         """Return the operations of going forward."""

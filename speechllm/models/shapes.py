@@ -85,11 +85,15 @@ def step_size(
         speech_positions: Positions that the adapter gave for each utterance.
         llm_positions: Positions of each sequence of the LLM.
         target_tokens: Target tokens of each.
-        cached: Whether the encoder's frames come from a cache.
+        cached: Whether the encoder's frames came with the batch, from a cache.
     """
-    frames: list[int] = model.encoder.output_lengths(batch.audio_lengths).tolist()
-    once = [] if cached else [frames[first] for first in sorted(set(batch.audio_of))]
-    return StepSize(once, speech_positions, llm_positions, target_tokens, frames)
+    if not cached:
+        frames: list[int] = model.encoder.output_lengths(batch.audio_lengths).tolist()
+        once = [frames[first] for first in sorted(set(batch.audio_of))]
+        return StepSize(once, speech_positions, llm_positions, target_tokens, frames)
+    # Asking a cached encoder for lengths would load it. Streams that a fusion joins are as long, but for the rate.
+    read = max((frames.lengths for frames in batch.features.values()), key=lambda lengths: int(lengths.sum()))
+    return StepSize([], speech_positions, llm_positions, target_tokens, read.tolist())
 
 
 def checkpointed_share(decoder: Mapping[str, Any], layers: int) -> float:
@@ -105,6 +109,10 @@ def checkpointed_share(decoder: Mapping[str, Any], layers: int) -> float:
 
 def _encoder_works(encoder: Any, spec: Mapping[str, Any]) -> tuple[tuple[Work, ...], bool]:
     """Return what an encoder does, and whether gradients go back into it."""
+    if "cache" in spec:
+        if encoder.key is not None:
+            return (), False
+        encoder = encoder.inner
     if "encoders" not in spec:
         works, upstream = _works(encoder, _encoder_places(encoder, spec["name"]), upstream=False)
         return (*works, *_features(encoder, spec["name"])), upstream
@@ -217,6 +225,7 @@ def _works(
         found["forward"] += work
         found["input_gradient"] += work * upstream
         found["weight_gradient"] += work * (trained or _is_trained_by_norm(layer))
+        found["kept"] += _width(layer) * (upstream or trained)
         pairs = _attention_width(layer)
         learns = upstream or any(parameter.requires_grad for parameter in layer.parameters())
         if pairs and attended is not None:
@@ -250,6 +259,13 @@ def _multiplications(layer: nn.Module) -> float:
     if isinstance(layer, nn.MultiheadAttention):
         return float(layer.embed_dim * (layer.embed_dim + (layer.kdim or 0) + (layer.vdim or 0)))
     return 0.0
+
+
+def _width(layer: nn.Module) -> int:
+    """Return the values that go into a layer and come out of it, for each position."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features + layer.out_features
+    return layer.in_channels + layer.out_channels if isinstance(layer, nn.Conv1d) else 0
 
 
 def _is_trained_by_norm(layer: nn.Module) -> bool:
