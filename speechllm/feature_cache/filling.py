@@ -60,6 +60,9 @@ class CacheFiller:
         settings: What it holds.
         encode: The encoder: audio (B, T) and lengths (B,) to frames, wherever it computes.
         store: The cache as it was at the beginning.
+
+    Raises:
+        UserError: If the folder cannot be written to.
     """
 
     def __init__(
@@ -70,7 +73,10 @@ class CacheFiller:
         store: FeatureStore,
     ) -> None:
         self.settings, self.encode, self.store = settings, encode, store
-        self.writer = ShardWriter(folder / SHARDS, settings.layout)
+        try:
+            self.writer = ShardWriter(folder / SHARDS, settings.layout)
+        except OSError as error:
+            raise _full(error, folder / SHARDS) from error
         self._written: set[bytes] = set()
 
     def fill(self, batches: Iterable[Batch], file_keys: Callable[[Batch], Sequence[bytes | None]]) -> Iterable[Counts]:
