@@ -137,7 +137,7 @@ def test_tied_tables_are_written_once(saved, tmp_path):
 def test_a_merged_llm_is_a_folder_that_others_load(tuning, dtype, saved, tmp_path, capsys):
     decoder = save_llm(tmp_path / "llama") | {"tuning": tuning, "dtype": dtype, "lora": {"r": 2}}
     model = saved(decoder=decoder)
-    main(["export", "run", "--to", "out", "--merge", "true", "--device", "cpu"])
+    main(["export", "run", "--to", "out", "--merge", "--device", "cpu"])
     largest = float(capsys.readouterr().out.partition("before and after: ")[2].split()[0])
     assert 0 < largest < (1e-4 if dtype == "float32" else 3e-2)
     moved = (tmp_path / "out").rename(tmp_path / "moved")
@@ -287,7 +287,7 @@ def test_push(saved, monkeypatch, tmp_path, capsys):
     calls = []
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "token")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: FakeHub(calls))
-    main(["export", "run", "--to", "out", "--push", "anna/small", "--private", "true", "--device", "cpu"])
+    main(["export", "run", "--to", "out", "--push", "anna/small", "--private", "--device", "cpu"])
     files = ["README.md", "config.yaml", "model.safetensors", "speechllm.json", "tokenizer"]
     assert calls == [("create", "anna/small", {"private": True, "exist_ok": True}), ("upload", "anna/small", files)]
     assert "Load it as hf://anna/small" in capsys.readouterr().out
@@ -344,7 +344,7 @@ def test_wrong_input(saved, monkeypatch, tmp_path, capsys):
     assert "There is no trained model at 'run'" in failing(["export", "run", "--to", "out"], capsys)
     saved()
     assert "'run' exists already" in failing(["export", "run", "--to", "run"], capsys)
-    assert "there is nothing to merge" in failing(["export", "run", "--to", "out", "--merge", "true"], capsys)
+    assert "there is nothing to merge" in failing(["export", "run", "--to", "out", "--merge"], capsys)
     assert "`--push` takes OWNER/NAME" in failing(["export", "run", "--to", "out", "--push", "small"], capsys)
     assert "There is no token" in failing(["export", "run", "--to", "out", "--push", "anna/small"], capsys)
     (tmp_path / "empty").mkdir()
