@@ -84,6 +84,7 @@ class SpeechToText(LightningModule):
         tokens_per_second: New tokens per second of speech and text allowed where there is no fixed limit.
         extra_tokens: New tokens allowed beyond that, per text.
         min_new_tokens: New tokens before an answer may end.
+        kv_cache: ``dynamic`` or ``static``, see :class:`speechllm.decoders.base.Decoding`.
     """
 
     specs: dict[str, Any]
@@ -107,6 +108,7 @@ class SpeechToText(LightningModule):
         tokens_per_second: float = 8.0,
         extra_tokens: int = 30,
         min_new_tokens: int = 0,
+        kv_cache: Literal["dynamic", "static"] = "dynamic",
     ) -> None:
         super().__init__()
         self.strict_loading = False  # frozen weights are not in checkpoints; on_load_checkpoint is the stricter check
@@ -121,7 +123,7 @@ class SpeechToText(LightningModule):
         self.schedule, self.part_lr = schedule, dict(part_lr or {})
         self.num_beams, self.max_new_tokens = num_beams, max_new_tokens
         self.tokens_per_second, self.extra_tokens = tokens_per_second, extra_tokens
-        self.min_new_tokens = min_new_tokens
+        self.min_new_tokens, self.kv_cache = min_new_tokens, kv_cache
         self.trained_on: set[tuple[str, str, str]] = set()
         self._step_tokens: Tensor | None = None
         self._run: DecodingRun

@@ -122,10 +122,10 @@ class SpeechLLM(SpeechToText):
         if self.init_from is not None and self.trainer.ckpt_path is None and not self._has_trained_weights:
             report, self._changed_keys = load_initial(self, find_initial(self.init_from), self.specs)
             rank_zero_info(report)
-        gather(self)
-        self.decoder.check_output_layer()
-        release(self)
         with self.trainer.precision_plugin.forward_context():
+            gather(self)
+            self.decoder.check_output_layer()
+            release(self)
             rank_zero_info(f"LLM attention: {self.decoder.attention_summary(self.device)}")
 
     def empty_loss(self) -> Tensor:
@@ -213,9 +213,8 @@ class SpeechLLM(SpeechToText):
         rows = [row for row, length in enumerate(batch.audio_lengths.tolist()) if length > 0]
         if rows:
             readable = batch.select(rows)
-            decoding = Decoding(
-                num_beams, self.max_new_tokens, self.tokens_per_second, self.extra_tokens, self.min_new_tokens
-            )
+            limits = (self.max_new_tokens, self.tokens_per_second, self.extra_tokens, self.min_new_tokens)
+            decoding = Decoding(num_beams, *limits, self.kv_cache)
             start_s = time.perf_counter()
             speech = self.speech(readable)
             # A GPU may still be busy with it; the decoder, which waits for its first token, then counts what is left.
