@@ -30,9 +30,11 @@ class Adapter(nn.Module, ABC):
         """Adapt a batch.
 
         Args:
-            frames: Encoder frames (B, F, E) with lengths (B,).
-            targets: Token ids of each utterance's source-language transcript, each (U,) int64, for adapters that learn
-                from it, as :meth:`encode_targets` or else the LLM's tokenizer gives them; None in inference.
+            frames: Encoder frames (B, F, E) with lengths (B,), which stay on the CPU; bring them to the values with
+                :func:`speechllm.batch.to_device` or as a mask, and ask these for nothing (``int``, ``.tolist()``, a
+                mask as an index): a GPU would have to be waited for.
+            targets: Token ids of each utterance's source-language transcript, each (U,) int64 on the CPU, for adapters
+                that learn from it, as :meth:`encode_targets` or else the LLM's tokenizer gives them; None in inference.
 
         Returns:
             Speech embeddings (B, S, H) with lengths (B,), auxiliary losses and figures to log; among these

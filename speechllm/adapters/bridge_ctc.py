@@ -62,8 +62,8 @@ class CTCBridgeAdapter(Adapter):
         values = zero_padding(frames.values, frames.lengths)
         log_probs = self.log_probs(values)
         labels, runs = self._find_runs(log_probs, frames.lengths)
-        blanks = (labels == self.blank) & lengths_to_mask(frames.lengths, labels.shape[1])
-        stats = {"ctc_blank_rate": blanks.sum() / frames.lengths.sum(), "ctc_fallbacks": runs.nothing_kept.sum()}
+        blanks = (labels == self.blank) & lengths_to_mask(frames.lengths, labels.shape[1], labels.device)
+        stats = {"ctc_blank_rate": blanks.sum() / int(frames.lengths.sum()), "ctc_fallbacks": runs.nothing_kept.sum()}
         losses = {}
         if targets is not None:
             losses["ctc"], stats["ctc_too_long"] = ctc_losses(log_probs, frames.lengths, targets, self.blank)

@@ -10,7 +10,7 @@ from speechllm.adapters.ctc_loss import ctc_losses
 from speechllm.adapters.ctc_vocabulary import CTCVocabulary
 from speechllm.adapters.integrate_and_fire import Fired, integrate_and_fire, spans_of_fires
 from speechllm.adapters.two_stage import TwoStageAdapter
-from speechllm.batch import AdapterOutput, Frames, Spans, lengths_to_mask, zero_padding
+from speechllm.batch import AdapterOutput, Frames, Spans, lengths_to_mask, to_device, zero_padding
 from speechllm.errors import UserError
 from speechllm.registry import ADAPTERS
 
@@ -100,9 +100,10 @@ class CIFAdapter(TwoStageAdapter):
                 warnings.warn("`cif` got no transcripts in training: it fires as in inference.", stacklevel=2)
             fired = integrate_and_fire(values, weights, lengths, threshold=self.threshold)
             return AdapterOutput(fired.values, fired.lengths, stats=_stats(fired))
-        labels = torch.tensor([len(target) for target in targets], device=values.device)
+        labels = torch.tensor([len(target) for target in targets])
         wanted = (labels + self.count_bos).clamp(min=1)
         fired = integrate_and_fire(values, weights, lengths, wanted if self.training else None, self.threshold)
+        labels, wanted = to_device(torch.stack([labels, wanted]), values.device)
         missed = (fired.quantities / self.threshold - wanted).abs()
         missed = missed / wanted if self.quantity_per_token else missed
         log_probs = self.head(values).float().log_softmax(dim=-1)
@@ -121,7 +122,7 @@ class CIFAdapter(TwoStageAdapter):
         """Return the weight of each frame, (B, F) float32 in (0, 1), of (B, F, D) that is zero past each length."""
         hidden = self.norm(self.conv(values.transpose(1, 2)).transpose(1, 2)).relu()
         weights: Tensor = self.weight_proj(hidden)[..., 0].float().sigmoid()
-        return weights * lengths_to_mask(lengths, values.shape[1])
+        return weights * lengths_to_mask(lengths, values.shape[1], values.device)
 
 
 def _stats(fired: Fired) -> dict[str, Tensor]:

@@ -92,9 +92,9 @@ class CTCAdapter(TwoStageAdapter):
         log_probs = self.head(values).float().log_softmax(dim=-1)
         labels, runs, weights = self._compress(log_probs, lengths)
         pooled = pool(values.detach() if self.detach_compression else values, runs, weights)
-        valid = lengths_to_mask(lengths, labels.shape[1])
+        valid = lengths_to_mask(lengths, labels.shape[1], labels.device)
         stats = {
-            "ctc_blank_rate": ((labels == self.blank) & valid).sum() / lengths.sum(),
+            "ctc_blank_rate": ((labels == self.blank) & valid).sum() / int(lengths.sum()),
             "ctc_fallbacks": runs.nothing_kept.sum(),
         }
         if self.max_out_len is not None:

@@ -50,8 +50,8 @@ class CTCCollapseAdapter(Adapter):
             UserError: If the frames carry no CTC logits.
         """
         labels, runs = _find_runs(frames)
-        blanks = (labels == frames.ctc_blank) & lengths_to_mask(frames.lengths, labels.shape[1])
-        stats = {"ctc_blank_rate": blanks.sum() / frames.lengths.sum(), "ctc_fallbacks": runs.nothing_kept.sum()}
+        blanks = (labels == frames.ctc_blank) & lengths_to_mask(frames.lengths, labels.shape[1], labels.device)
+        stats = {"ctc_blank_rate": blanks.sum() / int(frames.lengths.sum()), "ctc_fallbacks": runs.nothing_kept.sum()}
         weights = weigh_frames(runs, torch.ones_like(labels, dtype=torch.float32))
         pooled = pool(frames.values, runs, weights)
         return AdapterOutput(zero_padding(self.projection(pooled), runs.lengths), runs.lengths, stats=stats)

@@ -8,9 +8,10 @@ completes and begins, and may fill several.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from speechllm.batch import Spans, lengths_to_mask
+from speechllm.adapters.segments import Pieces, sum_pieces
+from speechllm.batch import Spans, lengths_to_mask, to_device, to_host
 
 # Shape legend beyond batch.py: D width of what is integrated.
 TAIL = 0.5
@@ -27,7 +28,7 @@ class Fired:
 
     Attributes:
         values: (B, S, D), zero past each length.
-        lengths: (B,) int64, at least 1.
+        lengths: (B,) int64 on the CPU, at least 1.
         quantities: (B,) float64, sum of each utterance's weights before any scaling.
         fallbacks: (B,) bool, utterances that never fired and became the weighted mean of their frames.
     """
@@ -52,42 +53,51 @@ def integrate_and_fire(
     otherwise; an utterance that gives none at all becomes the weighted mean of its frames, or their plain mean where
     the weights vanish.
 
-    Sums run in float64. The (B, S, F) overlaps do not, unless ``values`` are float64: they are taken from whole
-    positions and remainders, which lose nothing in float32 (see :func:`_overlaps`). Two float32 copies of them stay
-    for the backward pass, 7 MB for 10 utterances of 1,500 frames and 60 tokens.
+    Sums of weights run in float64; the overlaps are differences of these, in the format of ``values`` but at least
+    float32. A GPU is asked for nothing with ``target_lengths``, and once, for the number of positions, without.
 
     Args:
         values: (B, F, D), finite in the padding.
         weights: (B, F), 0 or more; those in the padding do not count.
-        lengths: (B,) int64, frames.
-        target_lengths: (B,) int64, positions to give, read as 1 where they are 0; None in inference.
+        lengths: (B,) int64 on the CPU, frames.
+        target_lengths: (B,) int64 on the CPU, positions to give, read as 1 where they are 0; None in inference.
         threshold: Sum of weights that fills a position, above 0.
     """
-    with torch.autocast(values.device.type, enabled=False):
-        valid = lengths_to_mask(lengths, values.shape[1])
+    device, size = values.device, values.shape[1]
+    with torch.autocast(device.type, enabled=False):
+        valid = lengths_to_mask(lengths, size, device)
         weights = weights.double().masked_fill(~valid, 0)
         quantities = weights.sum(dim=1)
+        gain = nothing_fired = None
         if target_lengths is not None:
-            counts = target_lengths.clamp(min=1)
-            gain = None
+            out_lengths = target_lengths.clamp(min=1)
+            counts = to_device(out_lengths, device)
             fallbacks = torch.zeros_like(counts, dtype=torch.bool)
-            scaled = weights * (threshold * counts / quantities.clamp(min=SMALLEST_SUM))[:, None]
+            scaled = weights * (threshold * counts.double() / quantities.clamp(min=SMALLEST_SUM))[:, None]
         else:
             counts, gain = _count_fires(quantities, threshold)
-            fallbacks = counts == 0
-            counts = counts.clamp(min=1)
-            scaled = weights
-        format_of_sum = torch.promote_types(values.dtype, torch.float32)
-        overlaps = _overlaps(scaled, int(counts.max()), threshold, format_of_sum)
+            nothing_fired = fallbacks = counts == 0
+            counts, scaled = counts.clamp(min=1), weights
+            out_lengths = to_host(counts)
+        longest = int(out_lengths.max())
+        positions = longest if gain is None else longest + 1  # the last of these takes what is dropped
+        pieces, overlaps = _cut(scaled, positions, threshold)
+        place = pieces.positions.view_as(overlaps) - torch.arange(len(counts), device=device)[:, None] * positions
         if gain is not None:
-            last = torch.arange(overlaps.shape[1], device=values.device) == counts[:, None] - 1
-            overlaps = overlaps * torch.where(last, gain[:, None], 1).to(format_of_sum)[..., None]
+            overlaps = overlaps * torch.where(place == counts[:, None] - 1, gain[:, None], 1)
+        if nothing_fired is not None:
             mean = weights / quantities.clamp(min=SMALLEST_SUM)[:, None]
-            mean = torch.where((quantities < SILENT)[:, None], valid / lengths[:, None], mean)
-            overlaps = torch.where(fallbacks[:, None, None], mean.to(format_of_sum)[:, None], overlaps)
-        overlaps = overlaps.masked_fill(~lengths_to_mask(counts)[..., None], 0)
-        fired = (overlaps @ values.to(format_of_sum)).to(values.dtype)
-    return Fired(fired, counts, quantities, fallbacks)
+            plain = valid.double() / to_device(lengths, device)[:, None]
+            mean = torch.where((quantities < SILENT)[:, None], plain, mean)
+            # Of such an utterance the pieces are its frames, in order, and nothing.
+            mean = nn.functional.pad(mean, (0, overlaps.shape[1] - size))
+            overlaps = torch.where(nothing_fired[:, None], mean, overlaps)
+        overlaps = overlaps.masked_fill(place >= counts[:, None], 0)
+        format_of_sum = torch.promote_types(values.dtype, torch.float32)
+        flat = values.to(format_of_sum).flatten(0, 1).contiguous()
+        fired = sum_pieces(flat, overlaps.to(format_of_sum).flatten(), pieces)
+        fired = fired.view(len(counts), positions, -1)[:, :longest].to(values.dtype)
+    return Fired(fired, out_lengths, quantities, fallbacks)
 
 
 def _count_fires(quantities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -99,19 +109,42 @@ def _count_fires(quantities: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return (full + has_tail).long().detach(), gain
 
 
-def _overlaps(weights: Tensor, positions: int, threshold: float, dtype: torch.dtype) -> Tensor:
-    """Return how much of each frame's weight (B, F) float64 falls to each position, (B, S, F) in ``dtype``.
+def _cut(weights: Tensor, positions: int, threshold: float) -> tuple[Pieces, Tensor]:
+    """Cut the line of each utterance's weights at the ends of frames and of positions.
 
-    Position k spans [kβ, (k+1)β], frame s [c_{s-1}, c_s] with c the cumulative sum. With u_k(c) = clip(c - kβ, 0, β)
-    the overlap is u_k(c_s) - u_k(c_{s-1}). c - kβ is taken from c = iβ + f, i whole, so that it is exact to ``dtype``
-    wherever it is not clipped.
+    Args:
+        weights: (B, F) float64; frame s spans [c_{s-1}, c_s] with c the cumulative sum.
+        positions: Positions S of each utterance; position k spans [kβ, (k+1)β], the last one all that is left.
+        threshold: β.
+
+    Returns:
+        The pieces, F + S - 1 an utterance, and their lengths (B, F + S - 1), differentiable in the weights. A cut past
+        the end of an utterance's weights gives a piece of length 0 behind all others.
     """
-    edges = torch.nn.functional.pad(weights.cumsum(dim=1), (1, 0))
-    whole = (edges.detach() / threshold).floor()
-    remainder = (edges - whole * threshold).to(dtype)
-    steps = whole.to(dtype)[:, None] - torch.arange(positions, dtype=dtype, device=weights.device)[:, None]
-    below = (steps * threshold + remainder[:, None]).clamp(min=0, max=threshold)
-    return below[..., 1:] - below[..., :-1]
+    rows, size = weights.shape
+    device = weights.device
+    ends = weights.cumsum(dim=1)
+    cuts = torch.arange(1, positions, device=device).expand(rows, -1)
+    before = (ends.detach() / threshold).floor().clamp(max=positions - 1).long()  # cuts up to the end of each frame
+    rank_of_end = torch.arange(size, device=device) + before
+    rank_of_cut = cuts - 1 + torch.searchsorted(before, cuts.contiguous())
+    pieces = size + positions - 1
+    places = torch.cat([rank_of_end, rank_of_cut], dim=1)
+    marks = torch.cat([ends, torch.minimum(cuts.double() * threshold, ends[:, -1:])], dim=1)
+    marks = torch.zeros_like(marks).scatter(1, places, marks)
+    lengths = torch.diff(nn.functional.pad(marks, (1, 0)), dim=1).clamp(min=0)
+    is_cut = torch.zeros(rows, pieces, dtype=torch.int64, device=device).scatter(1, rank_of_cut, 1)
+    position = is_cut.cumsum(dim=1) - is_cut
+    frame = (torch.arange(pieces, device=device) - position).clamp(max=size - 1)
+    row = torch.arange(rows, device=device)[:, None]
+    first_of_frame = nn.functional.pad(rank_of_end[:, :-1] + 1, (1, 0))
+    first_of_position = nn.functional.pad(rank_of_cut + 1, (1, 0))
+    return Pieces(
+        frames=(frame + row * size).flatten(),
+        positions=(position + row * positions).flatten(),
+        of_frame=(first_of_frame + row * pieces).flatten(),
+        of_position=(first_of_position + row * pieces).flatten(),
+    ), lengths
 
 
 def spans_of_fires(weights: Tensor, lengths: Tensor, threshold: float) -> list[Spans]:
@@ -123,9 +156,9 @@ def spans_of_fires(weights: Tensor, lengths: Tensor, threshold: float) -> list[S
         threshold: Sum of weights that fills a position.
     """
     found = []
-    for row, length in zip(weights.cpu(), lengths.tolist(), strict=True):
+    for row, length in zip(to_host(weights), lengths.tolist(), strict=True):
         own = row[:length].double()
-        edges = torch.nn.functional.pad(own.cumsum(dim=0), (1, 0))
+        edges = nn.functional.pad(own.cumsum(dim=0), (1, 0))
         count = int(_count_fires(edges[-1:], threshold)[0])
         fires = (torch.arange(count + 1).double() * threshold).clamp(max=float(edges[-1]))
         frame = torch.searchsorted(edges[1:], fires).clamp(max=length - 1)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechllm.batch import Spans, lengths_to_mask
+from speechllm.adapters.segments import Pieces, sum_pieces
+from speechllm.batch import Spans, lengths_to_mask, to_device, to_host
 
 # Shape legend beyond batch.py: D width of what is pooled, R runs of equal labels, at most F.
 STRATEGIES = ("avg", "weighted", "softmax")
@@ -19,11 +20,11 @@ class Runs:
     """Which position each frame goes to.
 
     Attributes:
-        index: (B, F) int64, the run of each frame; without meaning where ``used`` is False.
+        index: (B, F) int64, the run of each frame, never falling; without meaning where ``used`` is False.
         used: (B, F) bool, False at padding and at frames whose run is dropped.
-        lengths: (B,) int64, number of runs, at least 1.
+        lengths: (B,) int64 on the CPU, number of runs, at least 1.
         nothing_kept: (B,) bool, utterances whose every run would be dropped: all their frames become one position.
-        merged: (B,) int64, runs that were given up to keep within a limit.
+        merged: (B,) int64 on the CPU, runs that were given up to keep within a limit.
     """
 
     index: Tensor
@@ -36,15 +37,17 @@ class Runs:
 def find_runs(labels: Tensor, lengths: Tensor, keep: Tensor | None = None, max_runs: int | None = None) -> Runs:
     """Find runs of equal labels, without a loop over time.
 
+    A GPU is asked once, for the number of runs of each utterance.
+
     Args:
         labels: (B, F) int64.
-        lengths: (B,) int64, frames.
+        lengths: (B,) int64 on the CPU, frames.
         keep: (B, F) bool, False at frames whose runs are dropped; None keeps all.
         max_runs: Most runs of an utterance. One with n times as many has each ceil(n) runs in a row merged into one;
             None has no limit.
     """
     size = labels.shape[1]
-    valid = lengths_to_mask(lengths, size)
+    valid = lengths_to_mask(lengths, size, labels.device)
     starts = torch.ones_like(valid)
     starts[:, 1:] = labels[:, 1:] != labels[:, :-1]
     used = valid if keep is None else valid & keep
@@ -52,12 +55,13 @@ def find_runs(labels: Tensor, lengths: Tensor, keep: Tensor | None = None, max_r
     used = torch.where(nothing_kept[:, None], valid, used)
     starts = torch.where(nothing_kept[:, None], torch.arange(size, device=labels.device) == 0, starts & used)
     index = (starts.long().cumsum(dim=1) - 1).clamp(min=0)
-    counts = starts.sum(dim=1)
+    counts = to_host(starts.sum(dim=1))
     if max_runs is None:
         return Runs(index, used, counts, nothing_kept, torch.zeros_like(counts))
     in_a_row = (counts - 1) // max_runs + 1
     merged_counts = (counts - 1) // in_a_row + 1
-    return Runs(index // in_a_row[:, None], used, merged_counts, nothing_kept, counts - merged_counts)
+    index = index // to_device(in_a_row, labels.device)[:, None]
+    return Runs(index, used, merged_counts, nothing_kept, counts - merged_counts)
 
 
 def weigh_frames(runs: Runs, probabilities: Tensor, strategy: str = "avg") -> Tensor:
@@ -90,9 +94,21 @@ def pool(values: Tensor, runs: Runs, weights: Tensor) -> Tensor:
         (B, R, D) in the format of ``values``, zero past each utterance's number of runs.
     """
     format_of_sum = torch.promote_types(values.dtype, torch.float32)
-    weighted = weights[..., None].to(format_of_sum) * values
-    pooled = torch.zeros_like(weighted).scatter_add(1, runs.index[..., None].expand_as(weighted), weighted)
-    return pooled[:, : int(runs.lengths.max())].to(values.dtype)
+    rows, size, width = values.shape
+    longest = int(runs.lengths.max())
+    flat = values.to(format_of_sum).reshape(rows * size, width).contiguous()
+    sums = sum_pieces(flat, weights.to(format_of_sum).flatten(), _pieces(runs, longest))
+    return sums.view(rows, longest, width).to(values.dtype)
+
+
+def _pieces(runs: Runs, longest: int) -> Pieces:
+    """Return each frame as a piece of its run, with places for ``longest`` runs an utterance."""
+    rows, size = runs.index.shape
+    row = torch.arange(rows, device=runs.index.device)[:, None]
+    every = torch.arange(rows * size, device=runs.index.device)
+    wanted = torch.arange(longest, device=runs.index.device).expand(rows, -1)
+    first = torch.searchsorted(runs.index, wanted.contiguous())
+    return Pieces(every, (runs.index + row * longest).flatten(), every, (first + row * size).flatten())
 
 
 def spans_of_runs(
@@ -113,8 +129,8 @@ def spans_of_runs(
         weights: (B, F), from :func:`weigh_frames`, where they are worth showing.
         tokens: Gives the LLM's tokens of each label, or None where labels are no tokens of it.
     """
-    used, indices, labels = runs.used.cpu(), runs.index.cpu(), labels.cpu()
-    weights = None if weights is None else weights.cpu()
+    used, indices, labels = to_host(runs.used), to_host(runs.index), to_host(labels)
+    weights = None if weights is None else to_host(weights)
     found = []
     for row, length in enumerate(lengths.tolist()):
         frames = used[row, :length].nonzero()[:, 0]

@@ -178,7 +178,7 @@ def _spans(limits: Tensor, lengths: Tensor, size: int, device: torch.device | No
     starts = torch.minimum((draws[1] * (free + 1)).floor(), free)
     first, end = to_device(torch.stack([starts, starts + widths])[..., None], device or lengths.device)
     positions = torch.arange(size, device=first.device)
-    inside = (positions >= first) & (positions < end)  # (B, K, size)
+    inside: Tensor = (positions >= first) & (positions < end)  # (B, K, size)
     return inside.any(dim=1)
 
 
