@@ -14,7 +14,7 @@ from speechllm.models import SpeechLLM
 from speechllm.models.checkpoint import find_checkpoint, saved_keys
 from speechllm.models.inference import Request, _batches, choose_task
 from tests.models.conftest import SPECS
-from tests.tiny import noise
+from tests.tiny import make_batch, noise
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +269,27 @@ def test_unreadable_clips_get_an_empty_hypothesis(trained, eight):
     assert hypotheses[0] == expected[0]
     assert (hypotheses[1].text, hypotheses[1].tokens) == ("", 0)
     assert hypotheses[2] == expected[2]
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_encoder_and_adapter_run_once_for_several_targets(num_beams, build):
+    """The same recording, asked for a transcript and for translations: once for all of them, with the same answers."""
+    model = build(decoder={**SPECS["decoder"], "prompt": {"template": "{speech} {instruction}: "}}).eval()
+    clips = noise(8000, 12_345)
+    batch = make_batch(clips, [0, 1, 0, 1, 0])
+    batch.tasks = ["asr", "st", "st", "asr+st", "asr+st"]
+    apart = model.decode(batch, num_beams)
+    batch.audio_of = [0, 1, 0, 1, 0]
+    sizes = {"encoder": [], "adapter": []}
+    for part, seen in sizes.items():
+        getattr(model, part).register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.append(len(output.values))
+        )
+    assert model.decode(batch, num_beams) == apart
+    assert sizes == {"encoder": [2], "adapter": [2]}
+    speech = model.speech(batch)
+    assert speech.values.shape[0] == len(speech.lengths) == 5
+    assert torch.equal(speech.values[0], speech.values[4])
+    sizes["adapter"].clear()
+    model.losses(batch)  # in training the adapter may learn from each target
+    assert sizes["adapter"] == [5]
