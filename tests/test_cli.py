@@ -1,5 +1,7 @@
 """The command line: fast help, one door, flags that beat checkpoints, run folders, clear lines for wrong input."""
 
+import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -246,6 +248,23 @@ def test_a_defect_of_the_program_keeps_its_traceback(recipe, monkeypatch):
     monkeypatch.setattr(SpeechLLM, "losses", lambda self, batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["fit", "--config", "tiny.yaml"])
+
+
+def test_what_watches_a_run(recipe, capsys, monkeypatch):
+    """Options of the watchdog reach it, figures reach TensorBoard, and the end of training is summed up."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    message = fails(capsys, "fit", "--config", "tiny.yaml", "--wandb", "project")
+    assert "pip install 'speechllm[wandb]'" in message
+    limits = ["--watchdog.report_after_s", "5", "--watchdog.grace_s", "7"]
+    main(["fit", "--config", "tiny.yaml", "--trainer.log_every_n_steps", "1", *limits])
+    assert json.loads(Path("runs/tiny/fit.json").read_text())["steps"] == 1
+    options = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
+    assert (options["watchdog"]["report_after_s"], options["watchdog"]["grace_s"], options.get("wandb")) == (5, 7, None)
+    events = EventAccumulator("runs/tiny/logs")
+    events.Reload()
+    tags = {"train_loss", "train_loss_llm", "lr", "grad_norm", "speed/utterances_per_s", "memory/peak_gib", "val_loss"}
+    assert tags <= set(events.Tags()["scalars"])
 
 
 def test_checkpoints_by_any_figure(recipe, capsys):

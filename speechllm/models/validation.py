@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.errors import UserError
@@ -176,7 +176,7 @@ def missing_monitors(callbacks: Iterable[Callback], values: Mapping[str, float])
 
 
 def log_samples(loggers: Iterable[Logger], predictions: Sequence[Prediction], step: int) -> None:
-    """Write a few utterances, the same each time, as a table to TensorBoard."""
+    """Write a few utterances, the same each time, as a table to TensorBoard and Weights & Biases."""
     count = min(SAMPLES, len(predictions))
     shown = [predictions[index * len(predictions) // count] for index in range(count)]
     text = "\n".join(
@@ -185,17 +185,24 @@ def log_samples(loggers: Iterable[Logger], predictions: Sequence[Prediction], st
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger) and shown:
             logger.experiment.add_text("val_samples", text, step)
+        if isinstance(logger, WandbLogger) and shown:
+            rows = [list(texts) for prediction in shown for texts in _sample_texts(prediction)]
+            logger.log_text("val_samples", ["utterance", "reference", "hypothesis"], rows, step=step)
+
+
+def _sample_texts(prediction: Prediction) -> list[tuple[str, str, str]]:
+    """Return name, reference and hypothesis of each text of an utterance."""
+    texts = []
+    if "asr" in prediction.task.split("+"):
+        texts.append((prediction.id, prediction.reference_transcript, prediction.hypothesis_transcript))
+    if "st" in prediction.task.split("+"):
+        name = f"{prediction.id} → {prediction.target_language}"
+        texts.append((name, prediction.reference_translation, prediction.hypothesis_translation))
+    return texts
 
 
 def _sample_rows(prediction: Prediction) -> list[str]:
-    name = escape(prediction.id)
-    pairs = []
-    if "asr" in prediction.task.split("+"):
-        pairs.append((name, prediction.reference_transcript, prediction.hypothesis_transcript))
-    if "st" in prediction.task.split("+"):
-        name = f"{name} → {prediction.target_language}"
-        pairs.append((name, prediction.reference_translation, prediction.hypothesis_translation))
-    return [f"| {name} | {escape(reference)} | {escape(hypothesis)} |" for name, reference, hypothesis in pairs]
+    return [f"| {' | '.join(map(escape, texts))} |" for texts in _sample_texts(prediction)]
 
 
 def escape(text: str) -> str:

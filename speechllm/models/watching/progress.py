@@ -112,11 +112,9 @@ class RunBar(TQDMProgressBar):
     ) -> None:
         """Refresh the bar, no more than once a second."""
         now = time.monotonic()
-        whole_run = trainer.max_steps > 0
-        last = whole_run and trainer.global_step == trainer.max_steps
-        if self.is_enabled and (last or now - self._refreshed >= REFRESH_S):
+        self.train_progress_bar.n = trainer.global_step if trainer.max_steps > 0 else batch_idx + 1
+        if self.is_enabled and now - self._refreshed >= REFRESH_S:
             self._refreshed = now
-            self.train_progress_bar.n = trainer.global_step if whole_run else batch_idx + 1
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
 

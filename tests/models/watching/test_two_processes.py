@@ -46,7 +46,7 @@ def launch(harm, folder, hang):
             process.kill()
     printed = [process.communicate() for process in processes]
     between_s = abs(ended_at[0] - ended_at[1])
-    return [process.returncode for process in processes], [error for _, error in printed], between_s
+    return [process.returncode for process in processes], ["".join(texts) for texts in printed], between_s
 
 
 def test_where_the_first_process_dies_the_other_ends(tmp_path):
@@ -83,3 +83,5 @@ def test_where_one_fails_the_other_says_why(tmp_path):
     assert between_s < BOUND_S
     assert "is gone: it failed with RuntimeError: no memory left" in printed[0]
     assert "RuntimeError: no memory left" in printed[1]
+    for text in printed:
+        assert "6 steps of 24 utterances" in text, "two of each process and step"

@@ -35,7 +35,7 @@ class Harmed(SpeechLLM):
     def on_train_batch_start(self, batch, batch_idx):
         if batch_idx < KILLED_AT:
             return
-        print(f"rank {self.global_rank} at step {self.global_step}", flush=True)
+        print(f"{self.meter.totals.steps} steps of {self.meter.totals.counts['utterances']:g} utterances", flush=True)
         if self.harm == f"kill {self.global_rank}":
             time.sleep(2)  # long enough for the watchdog to see that the run goes on
             os.kill(os.getpid(), signal.SIGKILL)
@@ -57,6 +57,7 @@ def main(harm, folder):
         devices=2,
         strategy="ddp",
         max_steps=STEPS,
+        log_every_n_steps=2,
         logger=False,
         enable_progress_bar=False,
         enable_checkpointing=False,
