@@ -58,7 +58,9 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         description, check = _write(path, checkpoint, partial, merge, tolerance, device)
-        _write_card(path.parent.parent, description, check, to, partial, merge, license, push)
+        # A checkpoint that lies alone has neither recipe nor test beside it.
+        run_folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        _write_card(run_folder, description, check, to, partial, merge, license, push)
         if to.exists():
             to.rmdir()
         partial.rename(to.absolute())
