@@ -359,7 +359,6 @@ class SpeechToText(LightningModule):
         keys = self.checkpoint_keys()
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in keys}
         checkpoint["trained_on"] = sorted(list(triple) for triple in self.trained_on)
-        self._skipped_steps.read(self.global_step - 1)
         checkpoint["skipped_steps"] = self._skipped_steps.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -159,8 +159,8 @@ class SkippedSteps:
         return self.total
 
     def state(self) -> list[int]:
-        """Return the total and how many of them are the last ones, for a checkpoint."""
-        return [self.total, self._in_a_row]
+        """Wait for the device, and return for a checkpoint how many were skipped, and how many of them are the last."""
+        return [self.total, self._in_a_row] if self._counts is None else self._counts.tolist()[:2]
 
     def load(self, state: Sequence[int]) -> None:
         """Go on from what :meth:`state` gave."""

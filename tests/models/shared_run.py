@@ -17,6 +17,7 @@ from tests.tiny import make_batch, noise
 SHARES = [([0, 1, 2], [3, 4, 5, 6, 7]), ([0, 5, 6], []), ([1, 2], [3, 4]), ([], [7, 6, 5])]
 """Rows that each of two processes sees, step by step; shares of very different sizes, empty ones among them."""
 
+
 class HeadedAdapter(ConvAdapter):
     """An adapter with a head that is used in some batches only."""
 
@@ -38,12 +39,16 @@ class HeadedAdapter(ConvAdapter):
 
 
 def specs(decoder="lora", encoder="full"):
-    """Return options of a model that is trained in all of its parts."""
+    """Return specs of a model; all of its parts are trained where nothing else is asked for."""
     ADAPTERS._parts["headed"] = HeadedAdapter
     return {
         "encoder": {**SPECS["encoder"], "tuning": encoder},
         "adapter": {**SPECS["adapter"], "name": "headed"},
-        "decoder": {**SPECS["decoder"], "tuning": decoder, "lora": {"r": 2, "dropout": 0.0} if "lora" in decoder else None},
+        "decoder": {
+            **SPECS["decoder"],
+            "tuning": decoder,
+            "lora": {"r": 2, "dropout": 0.0} if "lora" in decoder else None,
+        },
     }
 
 
@@ -53,7 +58,7 @@ class Shared(SpeechLLM):
     def share(self, shares):
         eight = make_batch(noise(8000, 16_000, 4000, 12_000, 9000, 7000, 15_000, 5000))
         count, rank = self.trainer.world_size, self.trainer.global_rank
-        return [eight.select(step[rank] if count > 1 else sum(step, [])) for step in shares]
+        return [eight.select(step[rank] if count > 1 else [*step[0], *step[1]]) for step in shares]
 
     def train_dataloader(self):
         return loader(self.share(SHARES))
@@ -62,14 +67,11 @@ class Shared(SpeechLLM):
         return loader(self.share([([0, 1, 2], [3, 4, 5, 6]), ([], [7])]))
 
 
-def trained(state, keys):
-    return {key: value.detach().clone() for key, value in state.items() if key in keys}
-
-
-def run(strategy, folder, name, steps, resume=None, seed=0, trainer=None, **options):
-    """Train, with a validation after every second step; return what was logged, and write ``NAME.ckpt``."""
-    torch.manual_seed(seed)
-    model = Shared(**{**specs(), "lr": 1e-2, "warmup_steps": 2, "metrics": ["wer"], "max_new_tokens": 5, **options})
+def run(strategy, folder, name, steps=2, resume=None, parts=None, trainer=None, **options):
+    """Train, with a validation after every second step; write ``NAME.ckpt`` and, to ``NAME.json``, what was logged."""
+    torch.manual_seed(0)
+    defaults = {"lr": 1e-2, "warmup_steps": 2, "metrics": ["cer"], "min_new_tokens": 8, "max_new_tokens": 12}
+    model = Shared(**{**specs(**parts or {}), **defaults, **options})
     logged = []
     two = Trainer(
         accelerator="cpu",
@@ -83,10 +85,9 @@ def run(strategy, folder, name, steps, resume=None, seed=0, trainer=None, **opti
         enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
-        val_check_interval=2,
         num_sanity_val_steps=0,
         default_root_dir=folder,
-        **trainer or {},
+        **{"val_check_interval": 2, **(trainer or {})},
     )
     ended = model.on_validation_epoch_end
 
@@ -98,7 +99,9 @@ def run(strategy, folder, name, steps, resume=None, seed=0, trainer=None, **opti
     two.fit(model, ckpt_path=resume and f"{folder}/{resume}.ckpt", weights_only=True)
     two.save_checkpoint(f"{folder}/{name}.ckpt", weights_only=False)
     if two.is_global_zero:
-        Path(f"{folder}/{name}.json").write_text(json.dumps(logged))
+        own = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in model.parameters())
+        share = own / sum(p.numel() for p in model.parameters())
+        Path(f"{folder}/{name}.json").write_text(json.dumps({"logged": logged, "share": share}))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,13 @@ def test_scale_gradients_by_hand():
 
 @pytest.mark.parametrize(
     ("limit", "algorithm", "expected"),
-    [(None, "norm", (3, 4)), (0.0, "norm", (3, 4)), (2.5, "norm", (1.5, 2)), (9.0, "norm", (3, 4)), (3.5, "value", (3, 3.5))],
+    [
+        (None, "norm", (3, 4)),
+        (0.0, "norm", (3, 4)),
+        (2.5, "norm", (1.5, 2)),
+        (9.0, "norm", (3, 4)),
+        (3.5, "value", (3, 3.5)),
+    ],
 )
 def test_clip_gradients_by_hand(limit, algorithm, expected):
     parameters = with_gradients(3.0, 4.0)

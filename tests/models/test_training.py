@@ -1,8 +1,5 @@
 """Training: the token-weighted mean however a batch is cut up, auxiliary losses, the guard, the schedule."""
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -98,17 +95,6 @@ def test_an_auxiliary_loss_without_weight_is_an_error(build, eight, lossy, monke
     model = build(**lossy)
     with pytest.raises(UserError, match=r"'size' has no weight; give one in `loss_weights: \{size: …\}`"):
         model._weighted_sum(model.losses(eight))
-
-
-@pytest.mark.loopback
-def test_two_processes_give_the_update_of_one(build, trainer, eight, as_loader, tmp_path):
-    """DDP over gloo, shares of different sizes, in processes of their own."""
-    script = Path(__file__).with_name("ddp_update.py")
-    subprocess.run([sys.executable, str(script), str(tmp_path / "two.pt")], check=True, timeout=300)
-    two = torch.load(tmp_path / "two.pt", weights_only=True)
-    one = weights(train(build(), trainer, [eight], as_loader))
-    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
-    assert (one - weights(build())).abs().max() > 1e-3, "the step must have changed something"
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(build, trainer, eight, as_loader):
