@@ -55,7 +55,7 @@ class LLMSizes:
 
     def kept_bytes(self, length: float) -> float:
         """Return what one layer keeps of one position for the way back, of a sequence of ``length`` positions."""
-        kept = 2.0 * ((3 if self.gated else 2) * self.inner + 2 * self.queries + 2 * self.keys) + 8 * self.width
+        kept = 2.0 * ((3 if self.gated else 1) * self.inner + 2 * self.queries + 2 * self.keys) + 8 * self.width
         kept += 2.0 * (self.inner + 4 * self.width) if self.full else 0.0
         kept += LORA_BYTES * self.lora_inputs
         return kept + 10.0 * self.eager_heads * length

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def _vocabulary(tokenizer: str | None) -> int:
     return len(load_tokenizer(tokenizer))
 
 
+@cache
 def sized_tokenizer(vocabulary: int) -> str:
     """Return a tokenizer of bytes, as JSON text, whose vocabulary is filled up with pieces that no text has.
 

@@ -6,6 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from speechllm.batch import Frames
 from speechllm.costs.flops import inference_flop, training_flop
 from speechllm.models import SpeechLLM
 from speechllm.models.shapes import shape_of, step_size
@@ -139,7 +140,9 @@ def test_parts_add_up_on_a_batch_without_padding_and_audio_counts_once():
     assert training_flop(shape, both).total == pytest.approx(sum(training_flop(shape, size).total for size in alone))
     batch.audio_of = [0, 0]
     assert step_size(model, batch, [50, 25], [90, 80], [20, 30]).encoder_frames == [200]
+    batch.features = {"key": Frames(torch.zeros(2, 200, 16), torch.tensor([200, 100]))}
     cached = step_size(model, batch, [50, 25], [90, 80], [20, 30], cached=True)
+    assert (cached.encoder_frames, cached.adapter_frames) == ([], [200, 100])
     assert training_flop(shape, cached).encoder == 0
     assert training_flop(shape, cached).adapter == training_flop(shape, both).adapter
 
