@@ -9,8 +9,9 @@ would make every step wait for it. :func:`to_device` and :func:`lengths_to_mask`
 has to be asked nevertheless goes through :func:`to_host`, and through nothing else.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -225,6 +226,13 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 def to_host(values: Tensor) -> Tensor:
     """Return a tensor on the CPU; where it is on a GPU, the CPU waits until that has computed it."""
     return values.cpu()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which numbers keep their format on ``device``, whatever precision the trainer mixes."""
+    if device.type == "meta":  # it has no mixed precision, and says so with an error
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def lengths_to_mask(lengths: Tensor, size: int | None = None, device: torch.device | None = None) -> Tensor:

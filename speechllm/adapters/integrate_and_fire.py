@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from speechllm.adapters.segments import Pieces, sum_pieces
-from speechllm.batch import Spans, lengths_to_mask, to_device, to_host
+from speechllm.batch import Spans, lengths_to_mask, to_device, to_host, without_autocast
 
 # Shape legend beyond batch.py: D width of what is integrated.
 TAIL = 0.5
@@ -64,7 +64,7 @@ def integrate_and_fire(
         threshold: Sum of weights that fills a position, above 0.
     """
     device, size = values.device, values.shape[1]
-    with torch.autocast(device.type, enabled=False):
+    with without_autocast(device):
         valid = lengths_to_mask(lengths, size, device)
         weights = weights.double().masked_fill(~valid, 0)
         quantities = weights.sum(dim=1)

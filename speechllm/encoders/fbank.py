@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from speechllm.batch import SAMPLE_RATE, lengths_to_mask, to_device, zero_padding
+from speechllm.batch import SAMPLE_RATE, lengths_to_mask, to_device, without_autocast, zero_padding
 
 # Shape legend beyond batch.py: M frames of 25 ms, 100 a second; N mel bins.
 WINDOW = 400
@@ -53,7 +53,7 @@ class StackedFbank(nn.Module):
             (B, M // 2, 160) float32 at 50 Hz, zero past each length, and their lengths (B,).
         """
         frames = (audio_lengths - WINDOW) // HOP + 1
-        with torch.autocast(audio.device.type, enabled=False):
+        with without_autocast(audio.device):
             audio = audio.double().masked_fill(~lengths_to_mask(audio_lengths, audio.shape[1], audio.device), 0)
             values = _normalize(self._log_mel(audio), frames).float()
         rows, size, bins = values.shape

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from speechllm.attention_masks import attention_mask
-from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, to_device, zero_padding
+from speechllm.batch import SAMPLE_RATE, Frames, lengths_to_mask, to_device, without_autocast, zero_padding
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.loading import check_source
 from speechllm.encoders.spec_augment import SpecAugment
@@ -69,7 +69,7 @@ class LogMel(nn.Module):
             audio = normalize_waveform(audio, audio_lengths)
         needed = min((mel_frames + 2) * HOP + N_FFT, WINDOW_SAMPLES)
         audio = nn.functional.pad(audio, (0, max(0, needed - audio.shape[1])))[:, :needed]
-        with torch.autocast(audio.device.type, enabled=False):
+        with without_autocast(audio.device):
             spectrum = torch.stft(audio, N_FFT, HOP, window=self._window, return_complex=True)
             power = spectrum[..., :-1].abs().square()
             log_mel = (self._filters.T @ power).clamp(min=1e-10).log10()
