@@ -88,7 +88,7 @@ def reach(loss: Tensor, parameters: Sequence[nn.Parameter], with_zeros: bool = F
         parameters: Trained parameters.
         with_zeros: Whether gradients are zeros in place of none, for those who look whether there is one (FSDP2).
     """
-    reached: Tensor = _Reach.apply(loss, with_zeros, *parameters)  # type: ignore[no-untyped-call]
+    reached: Tensor = _Reach.apply(loss, with_zeros, *parameters)
     return reached
 
 
@@ -99,7 +99,7 @@ class _Reach(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         zeros = (kind and torch.zeros(kind[0], dtype=kind[1], device=kind[2]) for kind in ctx.zeros)
         return gradient, None, *zeros
 

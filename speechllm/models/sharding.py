@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
+TIMEOUT = timedelta(minutes=30)
+"""How long a collective may wait, as Lightning's strategies have it."""
+
+
 class FSDP2(ModelParallelStrategy):
     """Share a model out among all processes, and write checkpoints as a single process does.
 
@@ -42,9 +45,7 @@ class FSDP2(ModelParallelStrategy):
         timeout: How long a collective may wait.
     """
 
-    def __init__(
-        self, process_group_backend: str | None = None, timeout: timedelta | None = default_pg_timeout
-    ) -> None:
+    def __init__(self, process_group_backend: str | None = None, timeout: timedelta = TIMEOUT) -> None:
         super().__init__("auto", 1, False, process_group_backend, timeout)
 
     def setup_environment(self) -> None:
@@ -153,7 +154,7 @@ def shard(model: Any, mesh: "DeviceMesh", precision: str) -> None:
     Raises:
         UserError: If weights of several number formats are trained outside of layers.
     """
-    device = torch.device(mesh.device_type, torch.cuda.current_device() if mesh.device_type == "cuda" else None)
+    device = torch.device("cuda", torch.cuda.current_device()) if mesh.device_type == "cuda" else torch.device("cpu")
     _make_alike(model, device)
     layers = [*filter(_is_trained, find_layers(model.encoder)), *find_layers(model.decoder)]
     in_layers = {id(p) for layer in layers for p in layer.parameters()}
@@ -202,9 +203,9 @@ def find_layers(module: nn.Module) -> list[nn.Module]:
     """Return the layers of all networks inside: the items of lists called ``layers``."""
     found: list[nn.Module] = []
     for name, inner in module.named_children():
-        is_stack = name == "layers" and isinstance(inner, nn.ModuleList)
-        if is_stack and not any(isinstance(layer, TunableModule) for layer in inner):
-            found += [layer for layer in inner if any(True for _ in layer.parameters())]
+        layers = list(inner.children()) if name == "layers" and isinstance(inner, nn.ModuleList) else []
+        if layers and not any(isinstance(layer, TunableModule) for layer in layers):
+            found += [layer for layer in layers if any(True for _ in layer.parameters())]
         else:
             found += find_layers(inner)
     return found
@@ -277,7 +278,7 @@ def _whole(value: Any, keep: bool) -> Any:
     """Return a whole tensor on the CPU, or an empty one where it is not kept; all processes must call it."""
     if not isinstance(value, DTensor):
         return value.detach().cpu() if isinstance(value, Tensor) else value
-    whole = value.detach().full_tensor()
+    whole: Tensor = value.full_tensor().detach()
     return whole.cpu() if keep else torch.empty(0)
 
 
