@@ -1,11 +1,14 @@
 """The figures of ``speechllm bench``: one recipe on one device."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechllm.commands.planned_recipe import PlannedRecipe, workload
 from speechllm.costs.flops import model_flop_utilization
 from speechllm.costs.gpus import detect_gpu
 from speechllm.errors import UserError
+
+if TYPE_CHECKING:
+    from speechllm.models.benchmarking import Measured
 
 TINY_LLM = {
     "hidden_size": 128,
@@ -48,8 +51,7 @@ def measure(
     if scale is None:
         large = sum(all_ for all_, _ in plan.parameters().values()) > cpu_parameters
         scale = "tiny" if place.type == "cpu" and large and layers is None else "full"
-    options = tiny_model(recipe.model) if scale == "tiny" else recipe.model
-    twin = random_twin(options, layers)
+    twin = random_twin(tiny_model(recipe.model) if scale == "tiny" else recipe.model, layers)
     if place.type == "cpu":
         _to_float32(twin)
     bench = Bench(twin, place, precision, plan.compression, work.accumulated)
@@ -65,8 +67,6 @@ def measure(
     largest = None
     if search and place.type == "cuda":
         largest = bench.largest_batch_seconds(work.batch_seconds, work.longest_s, work.max_utterances, noise)
-    gpu = detect_gpu(torch.cuda.get_device_name(place)) if place.type == "cuda" else None
-    rate = found.utterances / found.time_s
     return {
         "recipe": recipe.name,
         "scale": scale if layers is None else f"{scale}, at most {layers} layers",
@@ -76,9 +76,21 @@ def measure(
         "trained": sum(p.numel() for p in bench.trained),
         "durations": source,
         "steps": steps,
-        "utterances": found.utterances,
         "batch_seconds": work.batch_seconds,
-        "samples_per_s": rate,
+        **_rates(found, torch.cuda.get_device_name(place) if place.type == "cuda" else ""),
+        "decode_tokens_per_s": tokens / decode_s,
+        "decode_real_time_factor": decode_s / sum(decoded.durations_s),
+        "decode_utterances": len(decoded),
+        "largest_batch_seconds": largest,
+    }
+
+
+def _rates(found: "Measured", device_name: str) -> dict[str, Any]:
+    """Return what follows of a window of steps."""
+    gpu = detect_gpu(device_name)
+    return {
+        "utterances": found.utterances,
+        "samples_per_s": found.utterances / found.time_s,
         "audio_s_per_s": found.audio_s / found.time_s,
         "llm_positions_per_s": found.llm_positions / found.time_s,
         "speech_positions_per_s_of_audio": found.speech_positions / found.audio_s,
@@ -88,16 +100,11 @@ def measure(
         "ceiling_samples_per_s": None if gpu is None else gpu.ceiling_tflops * 1e12 * found.utterances / found.flop,
         "peak_gib": found.peak_gib,
         "shares": found.shares,
-        "decode_tokens_per_s": tokens / decode_s,
-        "decode_real_time_factor": decode_s / sum(decoded.durations_s),
-        "decode_utterances": len(decoded),
-        "largest_batch_seconds": largest,
     }
 
 
 def tiny_model(model: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe's model at sizes that a CPU can train, with the same parts, tunings and options otherwise."""
-    from speechllm.models.compatibility import check_parts  # noqa: F401  # registers nothing, but loads the registries
     from speechllm.registry import ADAPTERS
 
     adapter = {**model["adapter"], **ADAPTERS.get(model["adapter"]["name"]).tiny}
