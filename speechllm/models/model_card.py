@@ -184,7 +184,7 @@ def _use(origin: Origin) -> str:
         "```python",
         "from speechllm.models import SpeechLLM",
         "",
-        f'model = SpeechLLM.load("{place}")  # or the folder of these files; device="cpu" or "cuda"',
+        f'model = SpeechLLM.load("{place}")  # or the path of these files; `device="cpu"` or "cuda"',
         f"print({call})",
         "```",
         "",
@@ -204,16 +204,22 @@ def _numbers(origin: Origin) -> str:
     assert origin.record is not None
     lines = ["## Results", "", "| test set | task | figure | value | 95 % interval | utterances | signature |"]
     lines.append("|---|---|---|---|---|---|---|")
+    further: dict[str, list[str]] = {}
     for score in scores:
-        pair = score["source_language"] + ("" if score["text"] == "transcript" else f"-{score['target_language']}")
-        low, high = score["low"], score["high"]
+        spoken = score["text"] == "transcript" or score["task"] == "asr"
+        pair = score["source_language"] + ("" if spoken else f"-{score['target_language']}")
+        test_set, low, high = f"{score['corpus']} {score['split']} {pair}", score["low"], score["high"]
+        value = f"{score['value']:.2f} {score['unit']}".rstrip()
+        if _hub_metric(score["figure"]) not in QUALITY:
+            further.setdefault(f"{test_set}, {score['task']}", []).append(f"{score['figure']} {value}")
+            continue
         interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-        signature = "" if not score["signature"] else f"`{score['signature']}`".replace("|", "\\|")
-        unit = f" {score['unit']}" if score["unit"] else ""
+        signature = f"`{score['signature']}`".replace("|", "\\|") if score["signature"] else ""
         lines.append(
-            f"| {score['corpus']} {score['split']} {pair} | {score['task']} | {score['figure']} | "
-            f"{score['value']:.2f}{unit} | {interval} | {score['utterances']} | {signature} |"
+            f"| {test_set} | {score['task']} | {score['figure']} | {value} | {interval} | {score['utterances']} | "
+            f"{signature} |"
         )
+    lines += ["", *(f"- {test_set}: {', '.join(figures)}" for test_set, figures in further.items())]
     sets = [
         f"{entry['utterances']} utterances, {entry['audio_s'] / 3600:.2f} h, fingerprint `{entry['fingerprint'][:16]}`"
         for entry in origin.record["test_sets"]
