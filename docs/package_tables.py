@@ -21,6 +21,7 @@ import speechllm.encoders
 import speechllm.evaluation
 import speechllm.evaluation.comparison
 import speechllm.evaluation.page
+import speechllm.feature_cache
 import speechllm.fusions
 import speechllm.metrics
 import speechllm.models
@@ -34,6 +35,7 @@ from speechllm.registry import Registry
 REGISTRIES = registries()
 PACKAGES = (
     speechllm.encoders,
+    speechllm.feature_cache,
     speechllm.fusions,
     speechllm.adapters,
     speechllm.decoders,
