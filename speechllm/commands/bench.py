@@ -7,6 +7,8 @@ from typing import Any
 from speechllm.errors import UserError
 
 SCALES = ("full", "tiny")
+"""Sizes that can be asked for: those of the recipe, or such as a CPU can train."""
+
 CPU_PARAMETERS = 300_000_000
 """Parameters above which a CPU takes the tiny sizes by itself."""
 
