@@ -96,6 +96,7 @@ def install(llm: Any) -> bool:
     It cannot where attention is not transformers' common one, or knows more than windows and soft caps.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
     name = llm.config._attn_implementation
@@ -112,8 +113,13 @@ def install(llm: Any) -> bool:
     for replaced in REPLACED:
         AttentionInterface.register(f"{PREFIX}{replaced}", attend)
         AttentionMaskInterface.register(f"{PREFIX}{replaced}", ALL_MASK_ATTENTION_FUNCTIONS[replaced])
+    _replaced["sdpa"] = sdpa_attention_forward
     llm.config._attn_implementation = f"{PREFIX}{name}"
     return True
+
+
+_replaced: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {}
+"""What :func:`attend` calls without a layout, from :func:`install` on: transformers is slow to import."""
 
 
 def attend(
@@ -142,9 +148,7 @@ def attend(
     if layout is not None:
         return _attend_by_layout(module, query, key, value, layout, options), None
     if module.config._attn_implementation == f"{PREFIX}sdpa":  # type: ignore[union-attr]
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0], None
+        return _replaced["sdpa"](module, query, key, value, attention_mask, **options)[0], None
     scale = _scale(query, options)
     key, value = _repeat(key, query), _repeat(value, query)
     return _eager(query, key, value, attention_mask, scale, options).transpose(1, 2).contiguous(), None

@@ -208,8 +208,9 @@ class CausalLM(Decoder):
         ids = torch.arange(3, device=self.llm.device)[None]
         expected = self.llm(input_ids=ids, use_cache=False).logits
         embeds = self.llm.get_input_embeddings()(ids)
-        joined = join(lambda _: embeds[0], [([0], [0, 0])], _no_speech(embeds), [[]], "right")
-        got = self.output_logits(self.hidden(joined, self.kernel(embeds.device)))
+        kernel = self.kernel(embeds.device)
+        joined = join(lambda _: embeds[0], [([0], [0, 0])], _no_speech(embeds), [[]], "right", kernel.packed)
+        got = self.output_logits(self.hidden(joined, kernel))
         self.train(was_training)
         if not torch.allclose(got, expected, rtol=1e-2, atol=1e-2):
             msg = (

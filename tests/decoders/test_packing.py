@@ -1,11 +1,14 @@
 """Packed sequences against padded ones, what attends where, and a step that asks the device for nothing."""
 
+import sys
+from itertools import pairwise
+
 import pytest
 import torch
 
 from speechllm.batch import AdapterOutput
 from speechllm.decoders.attention import Layout, attend
-from speechllm.decoders.packing import choose_kernel, compute_dtype
+from speechllm.decoders.packing import Kernel, choose_kernel, compute_dtype
 from speechllm.errors import UserError
 from tests.tiny import LLM_FAMILIES, make_batch, noise, tiny_decoder
 
@@ -102,7 +105,7 @@ def test_boundaries_of_kernels_that_need_a_gpu(kernel, monkeypatch):
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen)
     flash = type("flash_attn", (), {"flash_attn_varlen_func": staticmethod(varlen)})
-    monkeypatch.setitem(__import__("sys").modules, "flash_attn", flash)
+    monkeypatch.setitem(sys.modules, "flash_attn", flash)
     layout = Layout.of(kernel, [3, 5, 1], True, torch.device("cpu"))
     query, key = torch.randn(1, 4, 9, 8), torch.randn(1, 2, 9, 8)
     for window, expected in ((None, -1), (4, 3), (5, -1)):
@@ -110,6 +113,41 @@ def test_boundaries_of_kernels_that_need_a_gpu(kernel, monkeypatch):
         assert attended.shape == (1, 9, 4, 8)
         heads = 4 if kernel == "varlen" else 2
         assert calls[-1] == ((9, 4, 8), (9, heads, 8), [0, 3, 8, 9], 5, (expected, 0))
+
+
+def attend_each(query, key, value, first, _, longest, __, **options):
+    """Do what the kernels of a GPU do: (P, A, D) rows, sequence by sequence, in the plainest way."""
+    scale, (left, right) = options.get("scale", options.get("softmax_scale")), options["window_size"]
+    assert right == 0
+    heads, parts = query.shape[1], []
+    key, value = (rows.repeat_interleave(heads // rows.shape[1], dim=1) for rows in (key, value))
+    for start, end in pairwise(first.tolist()):
+        assert end - start <= longest
+        scores = torch.einsum("qhd,khd->hqk", query[start:end], key[start:end]) * scale
+        if cap := options.get("softcap"):
+            scores = torch.tanh(scores / cap) * cap
+        places = torch.arange(end - start)
+        distance = places[:, None] - places
+        seen = (distance >= 0) & ((distance <= left) | (left < 0))
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+        parts.append(torch.einsum("hqk,khd->qhd", weights, value[start:end]))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("kernel", ["varlen", "flash_attention_2"])
+@pytest.mark.parametrize("family", LLM_FAMILIES)
+def test_a_step_by_kernels_that_need_a_gpu(family, kernel, monkeypatch):
+    """All of it but the kernel itself, in whose place stands plain attention of the same arguments."""
+    if (family, kernel) == ("gemma2", "varlen"):
+        pytest.skip("it knows no soft caps, and is not chosen for them")
+    expected = step(build(monkeypatch, family, tuning="full", packing=False))
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attend_each)
+    flash = type("flash_attn", (), {"flash_attn_varlen_func": staticmethod(attend_each)})
+    monkeypatch.setitem(sys.modules, "flash_attn", flash)
+    monkeypatch.setattr("speechllm.decoders.causal_lm.choose_kernel", lambda *_: Kernel(kernel, True))
+    decoder = build(monkeypatch, family, tuning="full")
+    assert_same(step(decoder), expected)
+    decoder.check_output_layer()
 
 
 def test_what_is_chosen(monkeypatch):
@@ -186,3 +224,14 @@ def test_autocast_counts():
         assert compute_dtype(CPU, torch.float32) == torch.bfloat16
     assert compute_dtype(CPU, torch.float16) == torch.float16
     assert compute_dtype(torch.device("meta"), torch.float32) == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_generation_is_one_graph(family):
+    """With no layout, attention is that of transformers, and compiles as a whole."""
+    decoder = tiny_decoder(family)
+    ids, mask = torch.arange(8).view(2, 4), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    expected = decoder.llm(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    torch.compiler.reset()
+    compiled = torch.compile(decoder.llm, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(input_ids=ids, attention_mask=mask, use_cache=False).logits, expected)
