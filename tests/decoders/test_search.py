@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechllm.batch import AdapterOutput
 from speechllm.decoders import search
 from speechllm.decoders.base import Decoding
+from speechllm.decoders.cached_llm import CachedLLM
 from speechllm.decoders.limits import cut_at_end
 from tests.tiny import LLM_FAMILIES, make_batch, noise, tiny_decoder
 
@@ -151,3 +153,42 @@ def test_on_a_gpu_finished_utterances_are_looked_for_now_and_then():
         search._going_on(alive, search.LOOK_EVERY - 1, [50, 1, 3])
     flags = torch.tensor([True, True, False])
     assert search._going_on(flags, 0, [5, 1, 3]) == [0]
+
+
+class ScalarCount(TorchDispatchMode):
+    """Counts how often a value is asked for by itself, for which a GPU would have to be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def values_asked_for(decoder, speech, batch, num_beams, monkeypatch):
+    """Return how often a value is asked for where answers have 4 tokens, and where they have 12."""
+    monkeypatch.setattr(
+        search, "_going_on", lambda alive, count, limits: [*range(len(limits))] * (count + 1 < limits[0])
+    )
+    counts = []
+    for tokens in (4, 12):
+        with ScalarCount() as scalars:
+            decoder.generate(speech, batch, Decoding(num_beams, max_new_tokens=tokens))
+        counts.append(scalars.count)
+    return counts
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+@pytest.mark.parametrize("family", [name for name in LLM_FAMILIES if name not in ("mistral", "gemma2")])
+def test_no_value_is_asked_for_at_each_token(family, num_beams, speech, batch, monkeypatch):
+    """Neither by us nor by transformers, but where masks must know of windows."""
+    few, many = values_asked_for(tiny_decoder(family), speech, batch, num_beams, monkeypatch)
+    assert few == many
+
+
+def test_the_count_sees_a_mask_that_is_looked_at(speech, batch, monkeypatch):
+    monkeypatch.setattr(CachedLLM, "_attention_of_step", CachedLLM._seen)
+    few, many = values_asked_for(tiny_decoder(), speech, batch, 1, monkeypatch)
+    assert many == few + 8
