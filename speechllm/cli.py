@@ -142,7 +142,7 @@ def _with_values(arguments: Sequence[str], function: Callable[..., None]) -> lis
     parameters = inspect.signature(function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
     completed = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         completed.append(argument)
         if argument in switches and following.lower() not in ("true", "false", "yes", "no"):
             completed.append("true")

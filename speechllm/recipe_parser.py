@@ -25,14 +25,12 @@ class Recipe:
         model: The model, whose specs are checked and whose weights are not loaded.
         data: The datamodule, which has read nothing yet.
         seed: Seed of the run.
-        trainer: Options of the trainer.
         options: The command's own options.
     """
 
     model: SpeechToText
     data: SpeechDataModule
     seed: int
-    trainer: dict[str, Any]
     options: dict[str, Any]
 
 
@@ -81,8 +79,7 @@ class RecipeCLI(SpeechCLI):
     def recipe(self) -> Recipe:
         """What was parsed."""
         given = {name: self.config_init.get(name) for name in self._names}
-        trainer = self.config.trainer.as_dict()
-        return Recipe(self.model, self.datamodule, int(self.config.seed_everything), trainer, given)
+        return Recipe(self.model, self.datamodule, int(self.config.seed_everything), given)
 
 
 def read_recipe(command: str, options: Callable[..., Any], arguments: list[str]) -> Recipe:

@@ -198,8 +198,9 @@ def _progress(seconds: float) -> Iterator[Any]:
     from tqdm import tqdm
 
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]"
-    with tqdm(total=seconds / 3600, desc="encoding", bar_format=form, file=sys.stderr) as bar:
-        yield lambda done_s: bar.update(min(done_s / 3600, bar.total - bar.n))
+    hours = seconds / 3600
+    with tqdm(total=hours, desc="encoding", bar_format=form, file=sys.stderr) as bar:
+        yield lambda done_s: bar.update(min(done_s / 3600, hours - bar.n))
 
 
 def _forecast(folder: "Path", utterances: int, durations_s: Any, needed: int, free: int) -> str:

@@ -188,6 +188,7 @@ class SpeechDataModule(LightningDataModule):
             sampler=self._sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             generator=_loader_generator(self.seed),
         )
@@ -277,6 +278,7 @@ class SpeechDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
             generator=_loader_generator(self.seed),
         )
 
