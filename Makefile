@@ -30,8 +30,7 @@ quickstart: $(STAMP)
 		echo "Found $(RUN); delete it to train anew."; echo; cat $(RUN)/test/report.txt; \
 	else \
 		if [ ! -f $(RUN)/trained ]; then \
-			resume=; if [ -f $(RUN)/checkpoints/last.ckpt ]; then resume="--ckpt_path last"; fi; \
-			$(BIN)/speechllm fit --config $(RECIPE) $(FLAGS) --run_dir $(RUN) $$resume; \
+			$(BIN)/speechllm fit --config $(RECIPE) $(FLAGS) --run_dir $(RUN) --resume auto; \
 			touch $(RUN)/trained; \
 		fi; \
 		$(BIN)/speechllm test --config $(RECIPE) $(FLAGS) --run_dir $(RUN); \

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from speechllm.data import datamodules
@@ -347,7 +347,7 @@ def run(command: str, arguments: list[str]) -> None:
             args=[command, *resolve_recipes(arguments)],
         )
     except RunFinishedError as finished:
-        rank_zero_info(str(finished))
+        rank_zero_only(print)(finished)
     except SIGTERMException:  # Lightning exits as if all were done
         print(f"speechllm {command}: stopped by SIGTERM before the end", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None

@@ -7,7 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.models.loop_progress import between_batches
-from speechllm.models.random_state import gather_random_states, random_state, set_random_state
+from speechllm.models.random_state import RandomState, gather_random_states, random_state, set_random_state, unpack
 
 
 class ExactState(Callback):
@@ -18,18 +18,22 @@ class ExactState(Callback):
     """
 
     def __init__(self) -> None:
-        self._state: dict[str, Any] | None = None
+        self._state: RandomState | None = None
         self._batches = -1
         """Batches after which ``_state`` was taken."""
         self._validated = -1
         """Batches after which validation last ended."""
         self._restore = self._trained = False
 
-    def between(self, trainer: Trainer) -> dict[str, Any]:
+    def between(self, trainer: Trainer) -> RandomState:
         """Return the random state after the last whole batch; the first call after a batch takes it."""
-        batches = batches_done(trainer)
-        if self._state is None or batches != self._batches:
-            self._state, self._batches = random_state(), batches
+        if self._state is None or self._batches != batches_done(trainer):
+            return self.take(trainer)
+        return self._state
+
+    def take(self, trainer: Trainer) -> RandomState:
+        """Note where random numbers stand after a batch, when all that follows it has been done, and return that."""
+        self._state, self._batches = random_state(), batches_done(trainer)
         return self._state
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,12 +51,6 @@ class ExactState(Callback):
             # Lightning's guess is one off for some hooks that a checkpoint can be written from.
             trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         self._restore, self._trained = False, True
-        self.between(trainer)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Note where random numbers stand."""
         self.between(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +92,7 @@ class ExactState(Callback):
             return
         states = checkpoint.get("random_state", [])
         if len(states) == trainer.world_size:
-            self._state, self._restore = states[trainer.global_rank], True
+            self._state, self._restore = unpack(states[trainer.global_rank]), True
         elif not states:
             rank_zero_warn(
                 "The checkpoint holds no random state, as those of earlier versions: the run goes on in the right "

@@ -98,6 +98,7 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Find out whether a write is due, or the run is to stop; never within the accumulation of a step."""
         self._stepping = False
+        self.exact.take(trainer)
         if trainer.fit_loop._should_accumulate():
             self._wait(trainer)
             return

@@ -108,11 +108,14 @@ def last_files(folder: Path) -> list[Path]:
 def find_last(run_dir: Path) -> LastState | None:
     """Return the newest state of a run that can be read, with a warning where a newer one cannot; None if it has none.
 
+    Where no last checkpoint is left, the best one is gone on from.
+
     Raises:
         UserError: If there are checkpoints and none can be read.
     """
     problems: list[str] = []
     files = last_files(run_dir / "checkpoints")
+    files += [path for path in [run_dir / "checkpoints" / "best.ckpt"] if path.exists()]
     for path in files:
         try:
             state = read_state(path)
@@ -149,9 +152,11 @@ def read_state(path: Path) -> LastState:
         UserError: If it is not a checkpoint of this package.
     """
     checkpoint: dict[str, Any] = read_checkpoint(path)
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
-    epochs = progress.get("current", {}).get("processed", 0)
-    return LastState(path, int(checkpoint.get("global_step", 0)), int(epochs), str(checkpoint.get("finished", "")))
+    if "optimizer_states" not in checkpoint:
+        msg = f"'{path}' holds weights alone, and no state of a run"
+        raise UserError(msg)
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return LastState(path, int(checkpoint["global_step"]), int(epochs), str(checkpoint.get("finished", "")))
 
 
 def clean(folder: Path) -> None:
