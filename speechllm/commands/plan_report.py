@@ -174,7 +174,7 @@ def summary_table(found: Sequence[Figures]) -> str:
 
 
 def _one(plan: Figures) -> str:
-    data, flop, memory = plan["data"], plan["tflop_per_sample"], plan["memory_gib"]
+    data, flop, memory = plan["data"], plan["tflop_per_sample"], {**plan["memory_gib"], "decoding": 0.0}
     parameters = [[part, f"{n['all']:,}", f"{n['trained']:,}"] for part, n in plan["parameters"].items()]
     totals = [sum(n[key] for n in plan["parameters"].values()) for key in ("all", "trained")]
     parameters.append(["total", *(f"{total:,}" for total in totals)])
@@ -187,7 +187,8 @@ def _one(plan: Figures) -> str:
         f"Speech positions of the LLM per second: {plan['positions_per_second']:.3g}{compression}",
         f"Data: {hours}; mean {data['mean_s']:.1f} s ({data['source']})",
         f"Operations of an utterance (TFLOP): {_parts(flop, 2)}",
-        f"Memory of a GPU, by estimate, at batches of {plan['batch']['batch_seconds']:g} s (GiB): {_parts(memory, 1)}",
+        f"Memory of a GPU, by estimate, at batches of {plan['batch']['batch_seconds']:g} s (GiB): {_parts(memory, 1)}; "
+        f"keys and values in validation {plan['memory_gib']['decoding']:.1f}",
         f"Cache of the frozen encoder's frames, bf16: {cache}{plan['cache_gb_per_1000_h']:,.1f} GB per 1,000 h",
         f"Checkpoint: {plan['checkpoint_gb']:.2f} GB",
     ]
