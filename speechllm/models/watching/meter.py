@@ -127,7 +127,7 @@ class Meter:
         counts = {
             "utterances": len(batch),
             "audio_s": float(batch.audio_lengths.sum()) / SAMPLE_RATE,
-            "computed_audio_s": batch.audio.numel() / SAMPLE_RATE,
+            "computed_audio_s": len(batch) * float(batch.audio_lengths.max()) / SAMPLE_RATE,
         }
         if losses.work is not None:
             size = losses.work.size
