@@ -109,7 +109,7 @@ def checkpointed_share(decoder: Mapping[str, Any], layers: int) -> float:
 
 def _encoder_works(encoder: Any, spec: Mapping[str, Any]) -> tuple[tuple[Work, ...], bool]:
     """Return what an encoder does, and whether gradients go back into it."""
-    if "cache" in spec:
+    if spec.get("cache"):
         if encoder.key is not None:
             return (), False
         encoder = encoder.inner

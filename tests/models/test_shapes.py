@@ -1,5 +1,7 @@
 """The operations that are counted from sizes are those that torch counts while it computes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 from speechllm.batch import Frames
 from speechllm.costs.flops import inference_flop, training_flop
 from speechllm.models import SpeechLLM
-from speechllm.models.shapes import shape_of, step_size
+from speechllm.models.shapes import _encoder_works, shape_of, step_size
 from speechllm.registry import ADAPTERS, ENCODERS
 from tests.tiny import LLM_FAMILIES, fits, make_batch, noise, reads_ctc_logits, seconds
 
@@ -151,3 +153,12 @@ def test_shapes_of_models_without_memory():
     with torch.device("meta"):
         on_meta = shape_of(build("whisper", "conv"))
     assert on_meta == shape_of(build("whisper", "conv"))
+
+
+def test_cached_encoders_compute_nothing_and_are_not_loaded(tmp_path):
+    spec = {"name": "whisper", "pretrained": "not/there", "cache": str(tmp_path)}
+    read = SimpleNamespace(key="of a cache that fits")
+    assert _encoder_works(read, spec) == ((), False)
+    whisper = build("whisper", "mlp").encoder
+    computed = SimpleNamespace(key=None, inner=whisper)
+    assert _encoder_works(computed, spec) == _encoder_works(whisper, {"name": "whisper", "cache": None})
