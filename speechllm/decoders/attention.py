@@ -9,6 +9,7 @@ The function :func:`attend` takes the place of transformers' own as an attention
 """
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -166,7 +167,6 @@ def _attend_by_layout(
     if layout.kernel not in REPLACED:
         attended = KERNEL_FUNCTIONS[layout.kernel](query, key, value, layout, options)
         return attended.transpose(1, 2).contiguous()
-    key, value = _repeat(key, query), _repeat(value, query)
     if not layout.packed:
         return _one_length(query, key, value, layout, options).transpose(1, 2).contiguous()
     queries, keys, values = (torch.split(tensor, layout.lengths, dim=2) for tensor in (query, key, value))
@@ -175,14 +175,18 @@ def _attend_by_layout(
 
 
 def _one_length(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: dict[str, Any]) -> Tensor:
-    """Attend within sequences of one length, (B, A, P, D) each."""
+    """Attend within sequences of one length, (B, A, P, D) and (B, G, P, D)."""
     size = query.shape[2]
     mask = layout.mask(size, options.get("sliding_window"), query.device)
     scale = _scale(query, options)
+    # With a mask, or on a CPU, torch would leave its fused kernels for shared heads.
+    shared = query.device.type == "cuda" and mask is None and layout.kernel == "sdpa"
+    if not shared:
+        key, value = _repeat(key, query), _repeat(value, query)
     if layout.kernel == "sdpa":
         dropout: float = options.get("dropout", 0.0)
         return nn.functional.scaled_dot_product_attention(
-            query, key, value, mask, dropout, is_causal=mask is None, scale=scale
+            query, key, value, mask, dropout, is_causal=mask is None, scale=scale, enable_gqa=shared
         )
     if mask is None:
         mask = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()
@@ -213,16 +217,20 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: 
     longest = max(layout.lengths)
     boundaries = layout.boundaries
     assert boundaries is not None
+    shared: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+    if not shared:
+        key, value = _repeat(key, query), _repeat(value, query)
     attended = varlen_attn(
         query[0].transpose(0, 1),
-        _repeat(key, query)[0].transpose(0, 1),
-        _repeat(value, query)[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         boundaries,
         boundaries,
         longest,
         longest,
         scale=_scale(query, options),
         window_size=(-1 if window is None or window >= longest else window - 1, 0),
+        **shared,
     )
     assert isinstance(attended, Tensor)
     return attended.transpose(0, 1)[None]
@@ -261,11 +269,12 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: di
     attention = _compiled(function) if query.device.type == "cuda" else function
     attended: Tensor = attention(
         query,
-        _repeat(key, query),
-        _repeat(value, query),
+        key,
+        value,
         score_mod=None if options.get("softcap") is None else capped,
         block_mask=mask,
         scale=_scale(query, options),
+        enable_gqa=True,
     )
     return attended
 

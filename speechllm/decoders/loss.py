@@ -80,7 +80,7 @@ class _FrozenOutput(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return weights[:, None].to(gradient.dtype) * gradient, None, None, None
+        return (weights[:, None] * gradient).to(gradient.dtype), None, None, None
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -96,7 +96,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         (of_logits,) = ctx.saved_tensors
-        return of_logits * weights[:, None].to(of_logits.dtype), None
+        return (of_logits * weights[:, None]).to(of_logits.dtype), None
 
 
 def _losses_and_softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
