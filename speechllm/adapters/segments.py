@@ -10,6 +10,10 @@ from torch import Tensor, nn
 # ends of one frame and of one position. All utterances of a batch stand behind one another.
 
 
+SUM = 0
+"""What torch calls the mode ``sum`` of ``embedding_bag`` inside."""
+
+
 @dataclass
 class Pieces:
     """Which frame goes to which position: pieces in an order that is that of the frames and of the positions.
@@ -63,24 +67,13 @@ class _SumPieces(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_values = _sum(gradient, weights, pieces.positions, pieces.of_frame)
         if ctx.needs_input_grad[1]:
-            of_weights = _products(values, gradient, pieces)
+            # The product of each piece's frame with its position's gradient, as `embedding_bag` itself takes it.
+            of_weights = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                gradient, values, pieces.frames, pieces.of_position, pieces.positions, SUM
+            )
         return of_values, of_weights, None
 
 
 def _sum(values: Tensor, weights: Tensor, rows: Tensor, starts: Tensor) -> Tensor:
     """Return the sums of ``weights`` (N,) times ``values[rows]``, of pieces from one of ``starts`` to the next."""
     return nn.functional.embedding_bag(rows, values, starts, mode="sum", per_sample_weights=weights)
-
-
-def _products(values: Tensor, gradient: Tensor, pieces: Pieces) -> Tensor:
-    """Return the product (N,) of each piece's frame with the gradient of its position.
-
-    A stretch at a time, so that the copies of frames stay in the cache of a CPU and take little memory of a GPU.
-    """
-    size = 2048 if values.device.type == "cpu" else 65_536
-    stretches = zip(torch.split(pieces.frames, size), torch.split(pieces.positions, size), strict=True)
-    products = [
-        values.index_select(0, frames).mul_(gradient.index_select(0, positions)).sum(dim=1)
-        for frames, positions in stretches
-    ]
-    return torch.cat(products)
