@@ -18,9 +18,11 @@ FRAGMENTATION = 0.05
 LORA_BYTES = 6.6
 """What LoRA keeps of each input of a layer it wraps, in bytes: a copy, its dropout and the mask."""
 
-LABEL_BYTES = 14
-"""What scores of a head of labels over frames take at their peak, in bytes each: bf16, float32, its logarithm and its
-gradient."""
+LABEL_BYTES = 4
+"""What is kept of each score of a head of labels over frames, in bytes: its logarithm in float32."""
+
+LABEL_GRADIENT_BYTES = 10
+"""What its gradients take beyond that, on their way back, when the LLM's activations are gone."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from speechllm.batch import SAMPLE_RATE
 from speechllm.costs.flops import FlopByPart, ModelShape, StepSize, training_flop
-from speechllm.costs.memory import GIB, LABEL_BYTES, LLMSizes, Memory
+from speechllm.costs.memory import GIB, LABEL_BYTES, LABEL_GRADIENT_BYTES, LLMSizes, Memory
 from speechllm.decoders.loss import CHUNK_BYTES
 from speechllm.models.random_twin import PROMPT_POSITIONS, random_twin
 from speechllm.models.shapes import checkpointed_share, shape_of
@@ -99,7 +99,7 @@ class ModelPlan:
         inner = options["encoder"].get("encoders", [options["encoder"]])
         self.cached = all(spec.get("cache") for spec in inner)
         by_content = self.model.adapter.output_lengths(torch.tensor([100])) is None
-        self.compression = compression if compression or not by_content else self._usual_compression()
+        self.compression = (compression or self._usual_compression()) if by_content else None
 
     def _usual_compression(self) -> float:
         usual = FAST_FRAMES if self.model.encoder.frame_rate > 12.5 else SLOW_FRAMES
@@ -219,22 +219,23 @@ class ModelPlan:
         per_value = 2 if self.precision.startswith("bf16") or self.precision.startswith("16") else 4
         adapter = sum(work.kept_values(size) for work in self.shape.adapter) * per_value
         frames = sum(size.lengths("frames"))
-        if head := getattr(self.model.adapter, "head", None):
-            adapter += (LABEL_BYTES - per_value) * frames * head.out_features
+        head = getattr(self.model.adapter, "head", None)
+        labels = 0 if head is None else frames * head.out_features
+        activations = llm.activation_bytes(positions, max(size.llm_positions)) * per_value / 2
+        adapter += (LABEL_BYTES - per_value) * labels + max(0.0, LABEL_GRADIENT_BYTES * labels - activations)
         encoder = sum(work.kept_values(size) for work in self.shape.encoder) * per_value
         if encoder == 0.0 and not self.cached:
             rate = max(work.rate for work in self.shape.encoder)
             encoder = FROZEN_ENCODER_BYTES * self.model.encoder.dim * rate * frames * per_value / 2
         trained_bytes = 2 if self.precision == "bf16-true" else 4
         logits = min(CHUNK_BYTES, 4 * sum(size.target_tokens) * llm.vocabulary)
-        longest = max(size.llm_positions)
         return Memory(
             weights=self.weight_bytes(four_bit) / shards / GIB,
             gradients=self.trained * trained_bytes / shards / GIB,
             optimizer=2 * self.trained * trained_bytes / shards / GIB,
             encoder=encoder / GIB,
             adapter=adapter / GIB,
-            llm=llm.activation_bytes(positions, longest) * per_value / 2 / GIB,
+            llm=activations / GIB,
             logits=1.5 * logits / GIB,
             decoding=llm.cache_bytes(positions + 100 * len(batch)) / GIB,
         ).with_overhead()
