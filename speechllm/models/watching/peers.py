@@ -184,6 +184,11 @@ class Hub(Peers):
         """Return all processes that have made themselves known."""
         return [self.me, *(self._others[rank] for rank in sorted(self._others))]
 
+    def tell(self, place: dict[str, Any]) -> None:
+        """Say where this process stands to all."""
+        super().tell(place)
+        self._tell_all({"at": {name: value for name, value in place.items() if name != "stack"}})
+
     def leave(self, how: str, failed: bool) -> None:
         """Say so to all, and take no more connections."""
         self._tell_all({"gone": 0, "how": how, "failed": failed})
@@ -251,16 +256,17 @@ class Spoke(Peers):
         address: Address of the first process's machine.
         port: Where it listens.
         token: What it knows its own by.
+        first: The first process: name of its machine, and its process id.
 
     Raises:
         OSError: If it cannot be reached.
     """
 
-    def __init__(self, rank: int, address: str, port: int, token: str) -> None:
+    def __init__(self, rank: int, address: str, port: int, token: str, first: tuple[str, int]) -> None:
         super().__init__(rank)
         connection = socket.create_connection((address, port), timeout=CONNECT_S)
         self._wire = Wire(connection)
-        self._first = Peer(0, address)
+        self._first = Peer(0, *first)
         self._wire.send({"hello": token, "rank": rank, "host": self.me.host, "pid": self.me.pid})
         self._selector.register(connection, selectors.EVENT_READ)
 
@@ -282,6 +288,9 @@ class Spoke(Peers):
             return [] if self._first.ended else [Departure(self._first, f"it ended without a word ({error})")]
         departures = []
         for message in messages:
+            if "at" in message:
+                self._first.place, self._first.heard = message["at"], time.monotonic()
+                continue
             peer = Peer(**message["who"]) if "who" in message else self._first
             peer.ended = str(message["how"])
             if message["failed"]:
@@ -304,8 +313,8 @@ def connect(rank: int, count: int, address: str, broadcast: Callable[[Any], Any]
     if count == 1:
         return Alone(rank)
     hub = Hub(address) if rank == 0 else None
-    port, token = broadcast((hub.port, hub.token) if hub else None)
-    return hub or Spoke(rank, address, port, token)
+    port, token, first = broadcast((hub.port, hub.token, (hub.me.host, hub.me.pid)) if hub else None)
+    return hub or Spoke(rank, address, port, token, first)
 
 
 def keep_alive(connection: socket.socket) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.loopback
 def three():
     """Return the first process and two others, which it knows."""
     hub = Hub("127.0.0.1")
-    spokes = [Spoke(rank, "127.0.0.1", hub.port, hub.token) for rank in (1, 2)]
+    spokes = [Spoke(rank, "127.0.0.1", hub.port, hub.token, ("node0", 4711)) for rank in (1, 2)]
     until(lambda: hub.poll(0.05), lambda: len(hub.known()) == 3)
     yield hub, *spokes
     for each in (hub, *spokes):
@@ -54,9 +54,12 @@ def test_one_that_dies_is_missed_by_all(three):
 
 def test_where_the_first_dies_the_others_notice(three):
     hub, one, two = three
+    hub.tell({"step": 7, "phase": "scoring", "for_s": 0.0, "stack": "a long one"})
     hub._close()
     for spoke in (one, two):
-        assert until(lambda spoke=spoke: spoke.poll(0.05))[0].peer.rank == 0
+        departure = until(lambda spoke=spoke: spoke.poll(0.05))[0]
+        assert str(departure.peer) == "rank 0 (node0, process 4711)"
+        assert departure.peer.place == {"step": 7, "phase": "scoring", "for_s": 0.0}
 
 
 @pytest.mark.parametrize("failed", [False, True])

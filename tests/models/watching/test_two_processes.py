@@ -54,7 +54,9 @@ def test_where_the_first_process_dies_the_other_ends(tmp_path):
     status, printed, between_s = launch("kill 0", tmp_path, hang=True)
     assert status == [-signal.SIGKILL, EXIT_STATUS]
     assert between_s < BOUND_S
-    assert "rank 0 (127.0.0.1" in printed[1]
+    assert "speechllm: rank 0 (" in printed[1]
+    assert "is gone: it ended without a word" in printed[1]
+    assert "It was last in between steps of step 6." in printed[1]
     assert "Rank 1 cannot go on without it, and ends within 3 s" in printed[1]
     assert f"rank 1 ends with status {EXIT_STATUS}" in printed[1]
     log = (tmp_path / "logs" / "watchdog_1.log").read_text()
