@@ -88,7 +88,7 @@ class SpeechLLM(SpeechToText):
         if "encoder" not in dict(self.named_children()):
             self._build_parts()
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
-            shard(self, self.device_mesh["data_parallel"], str(self.trainer.precision))
+            shard(self, self.device_mesh["data_parallel"])
 
     def _build_parts(self) -> None:
         DECODERS.get(self.specs["decoder"]["name"]).check_prompt(self.specs["decoder"])

@@ -14,13 +14,12 @@ from speechllm.models.sharding import check_strategy, find_layers, load_state
 from tests.models import shared_run
 from tests.tiny import tiny_decoder, tiny_encoder
 
-FROZEN = {"decoder": "frozen", "encoder": "frozen"}
 QLORA = {"decoder": "qlora", "encoder": "frozen"}
 RUNS = [
     {"name": "plain"},
     {"name": "resumed", "steps": 4, "resume": "of_one"},
     {"name": "qlora", "parts": QLORA, "trainer": {"accumulate_grad_batches": 2, "val_check_interval": 4}},
-    {"name": "bf16", "parts": FROZEN, "trainer": {"precision": "bf16-mixed"}},
+    {"name": "bf16", "trainer": {"precision": "bf16-mixed"}},
     {"name": "started", "steps": 1, "init_from": "{folder}/of_one.ckpt"},
 ]
 """Runs of each strategy, all of whose results are compared with those of a single process."""
