@@ -7,6 +7,7 @@ four-bit weights, which are small already, stay whole on each GPU.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -142,14 +143,12 @@ def check_strategy(strategy: Any) -> None:
         raise UserError(msg)
 
 
-def shard(model: Any, mesh: "DeviceMesh", precision: str) -> None:
-    """Share a model's parameters out over a mesh, in place.
+def shard(model: Any, mesh: "DeviceMesh") -> None:
+    """Share a model's parameters out over a mesh, in place; gradients are summed in float32.
 
     Args:
         model: The model, with its parts built, on the CPU; alike in all processes but for what is random.
         mesh: Mesh of one dimension over all processes.
-        precision: The trainer's precision; layers compute in bfloat16 for ``bf16-mixed``, and gradients are summed in
-            float32 in any case.
 
     Raises:
         UserError: If weights of several number formats are trained outside of layers.
@@ -170,12 +169,15 @@ def shard(model: Any, mesh: "DeviceMesh", precision: str) -> None:
             f"but there are {' and '.join(formats)}. Set `dtype: float32` on the parts with `tuning: full`."
         )
         raise UserError(msg)
-    compute = torch.bfloat16 if precision == "bf16-mixed" else None
-    in_layer = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    outside = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    # Autocast, where it is on, sees to the format of what is computed; inputs such as audio must not be rounded.
+    options: Any = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
+        "ignored_params": whole,
+    }
     for layer in layers:
-        fully_shard(layer, mesh=mesh, mp_policy=in_layer, ignored_params=whole)
-    fully_shard(model, mesh=mesh, mp_policy=outside, ignored_params=whole, reshard_after_forward=False)
+        fully_shard(layer, **options)
+    fully_shard(model, reshard_after_forward=False, **options)
     _make_losses_a_forward(model, trained)
 
 
@@ -239,14 +241,13 @@ def _make_losses_a_forward(model: Any, trained: list[str]) -> None:
 
     A sum of gradients takes part of all processes, also where a head had nothing to learn from in one of them.
     """
-    score, kind = model.losses, {}
+    score = model.losses
 
-    def as_tuple(batch: Batch) -> tuple[Any, ...]:
+    def as_tuple(batch: Batch) -> tuple[Tensor, dict[str, Tensor], Any]:
         result = score(batch)
-        kind["of"] = type(result)
         parameters = dict(model.named_parameters())
         llm = reach(result.llm, [parameters[name] for name in trained], with_zeros=True)
-        return llm, result.target_lengths, result.auxiliary, result.stats
+        return llm, result.auxiliary, result
 
     # FSDP2 takes for the root what is called first, and looks for gradients in tuples.
     model.begin_as_root, model.losses_as_tuple = (lambda: None), as_tuple
@@ -254,8 +255,8 @@ def _make_losses_a_forward(model: Any, trained: list[str]) -> None:
     register_fsdp_forward_method(model, "losses_as_tuple")
 
     def losses(batch: Batch) -> Any:
-        outputs = model.losses_as_tuple(batch)
-        return kind["of"](*outputs)
+        llm, auxiliary, result = model.losses_as_tuple(batch)
+        return replace(result, llm=llm, auxiliary=auxiliary)
 
     model.losses = losses
 
