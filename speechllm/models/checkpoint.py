@@ -42,12 +42,6 @@ def _innermost(parts: Mapping[str, TunableModule], key: str) -> TunableModule | 
     return None
 
 
-def trained_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of ``state`` that a checkpoint holds."""
-    keys = saved_keys(model)
-    return {key: value for key, value in state.items() if key in keys}
-
-
 def check_state(model: nn.Module, checkpoint: Mapping[str, Any], specs: Mapping[str, Any]) -> str:
     """Check that a checkpoint's weights are those of this model.
 
