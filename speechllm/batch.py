@@ -9,7 +9,7 @@ would make every step wait for it. :func:`to_device` and :func:`lengths_to_mask`
 has to be asked nevertheless goes through :func:`to_host`, and through nothing else.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -228,7 +228,7 @@ def to_host(values: Tensor) -> Tensor:
     return values.cpu()
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> Any:
     """Return a context in which numbers keep their format on ``device``, whatever precision the trainer mixes."""
     if device.type == "meta":  # it has no mixed precision, and says so with an error
         return nullcontext()
