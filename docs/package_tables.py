@@ -11,6 +11,7 @@ import docstring_parser
 
 import speechllm
 import speechllm.adapters
+import speechllm.costs
 import speechllm.data
 import speechllm.data.augmentation
 import speechllm.data.corpora
@@ -25,6 +26,10 @@ import speechllm.feature_cache
 import speechllm.fusions
 import speechllm.metrics
 import speechllm.models
+import speechllm.models.publishing
+import speechllm.models.resuming
+import speechllm.models.sizing
+import speechllm.models.watching
 from speechllm.cli import COMMANDS
 from speechllm.commands.prepare import corpora, corpus_options
 from speechllm.commands.zoo import as_yaml, catalogue, part_options, registries
@@ -44,6 +49,11 @@ PACKAGES = (
     speechllm.evaluation.comparison,
     speechllm.evaluation.page,
     speechllm.models,
+    speechllm.models.publishing,
+    speechllm.models.resuming,
+    speechllm.models.sizing,
+    speechllm.models.watching,
+    speechllm.costs,
     speechllm.data,
     speechllm.data.corpora,
     speechllm.data.reading,

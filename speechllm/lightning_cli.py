@@ -26,11 +26,11 @@ from speechllm.errors import UserError, did_you_mean
 from speechllm.evaluation.run_record import Run
 from speechllm.models.base import SpeechToText
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
-from speechllm.models.checkpoint_files import AtomicCheckpointIO
 from speechllm.models.initial_weights import find_initial
-from speechllm.models.last_checkpoint import LastCheckpoint
-from speechllm.models.last_files import find_last, last_files
 from speechllm.models.monitors import check_monitors, mode_of
+from speechllm.models.resuming.checkpoint_files import AtomicCheckpointIO
+from speechllm.models.resuming.last_checkpoint import LastCheckpoint
+from speechllm.models.resuming.last_files import find_last, last_files
 from speechllm.models.validation import logged_names, metric_specs
 from speechllm.models.watching.progress import choose_progress
 from speechllm.models.watching.summary import FitSummary

@@ -8,7 +8,7 @@ from speechllm.costs.gpus import detect_gpu
 from speechllm.errors import UserError
 
 if TYPE_CHECKING:
-    from speechllm.models.benchmarking import Measured
+    from speechllm.models.sizing.benchmarking import Measured
 
 TINY_LLM = {
     "hidden_size": 128,
@@ -36,10 +36,10 @@ def measure(
     """Measure a recipe and return its figures, as plain data; arguments are those of the command."""
     import torch
 
-    from speechllm.models.benchmarking import Bench, endless
-    from speechllm.models.planning import ModelPlan
-    from speechllm.models.random_twin import random_twin
-    from speechllm.models.synthetic_load import Noise, draw_batches, log_normal_durations
+    from speechllm.models.sizing.benchmarking import Bench, endless
+    from speechllm.models.sizing.planning import ModelPlan
+    from speechllm.models.sizing.random_twin import random_twin
+    from speechllm.models.sizing.synthetic_load import Noise, draw_batches, log_normal_durations
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cuda" and not torch.cuda.is_available():

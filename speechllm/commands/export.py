@@ -44,7 +44,7 @@ def export(
     if push is not None:
         _check_push(push)
     from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
-    from speechllm.models.exporting import is_export
+    from speechllm.models.publishing.exporting import is_export
 
     if is_export(run):
         msg = f"'{run}' is an exported model already. Name the run that it came from, or copy the folder."
@@ -95,8 +95,8 @@ def _write(
 ) -> tuple[dict[str, Any], str]:
     """Write the model, load it from there, and compare the two; return its description and what was found."""
     from speechllm.models import SpeechLLM
-    from speechllm.models.export_check import answers, compare
-    from speechllm.models.exporting import LLM_FOLDER, merge_llm, write_export
+    from speechllm.models.publishing.export_check import answers, compare
+    from speechllm.models.publishing.exporting import LLM_FOLDER, merge_llm, write_export
 
     model = SpeechLLM.load(path, device)
     before = answers(model)
@@ -126,8 +126,8 @@ def _write_card(
 ) -> None:
     import yaml
 
-    from speechllm.models.exporting import RECIPE_FILE
-    from speechllm.models.model_card import Origin, model_card, read_test
+    from speechllm.models.publishing.exporting import RECIPE_FILE
+    from speechllm.models.publishing.model_card import Origin, model_card, read_test
 
     recipe = None
     if (run_folder / RECIPE_FILE).is_file():

@@ -29,7 +29,7 @@ def merge(run: str, out: Path) -> None:
         raise UserError(msg)
     from speechllm.models import SpeechLLM
     from speechllm.models.checkpoint import find_checkpoint, read_checkpoint
-    from speechllm.models.exporting import merge_llm, merged_spec
+    from speechllm.models.publishing.exporting import merge_llm, merged_spec
 
     path = find_checkpoint(run)
     checkpoint = read_checkpoint(path)

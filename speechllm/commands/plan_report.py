@@ -9,7 +9,7 @@ from speechllm.costs.gpus import GPUS, Gpu
 from speechllm.report import format_table
 
 if TYPE_CHECKING:
-    from speechllm.models.planning import ModelPlan, Workload
+    from speechllm.models.sizing.planning import ModelPlan, Workload
 
 Figures = dict[str, Any]
 
@@ -35,7 +35,7 @@ def figures(
     from dataclasses import asdict
 
     from speechllm.costs.gpus import REACHABLE
-    from speechllm.models.planning import ModelPlan
+    from speechllm.models.sizing.planning import ModelPlan
 
     work, source = workload(recipe)
     model = ModelPlan(recipe.model, str(recipe.trainer.get("precision", "32-true")), compression)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from speechllm.errors import UserError
 
 if TYPE_CHECKING:
-    from speechllm.models.planning import Workload
+    from speechllm.models.sizing.planning import Workload
 
 DATA_DEFAULTS = {"batch_seconds": 160.0, "max_utterances": 32}
 SAMPLED_ROWS = 2000
@@ -86,7 +86,7 @@ def read_recipe(given: str, overrides: dict[str, Any]) -> PlannedRecipe:
 
 def workload(recipe: PlannedRecipe) -> tuple["Workload", str]:
     """Return what a recipe trains on, and where that is known from."""
-    from speechllm.models.planning import CLIP_S, Workload
+    from speechllm.models.sizing.planning import CLIP_S, Workload
 
     options = {**DATA_DEFAULTS, **recipe.data.get("init_args", {})}
     durations, hours, source = _durations(recipe.data)
@@ -108,7 +108,7 @@ def workload(recipe: PlannedRecipe) -> tuple["Workload", str]:
 
 def _durations(data: dict[str, Any]) -> tuple[list[float], float | None, str]:
     """Return durations of training rows, their hours, and where both are from."""
-    from speechllm.models.planning import CLIP_S
+    from speechllm.models.sizing.planning import CLIP_S
 
     assumed = f"assumed: utterances of {CLIP_S:g} s"
     if "class_path" not in data:

@@ -100,7 +100,7 @@ class Work:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a model computes, by part; see :func:`speechllm.models.shapes.shape_of`.
+    """What a model computes, by part; see :func:`speechllm.models.sizing.shapes.shape_of`.
 
     Attributes:
         encoder: Encoder, and the fusion inside it where it has one.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from speechllm.errors import UserError
 from speechllm.lora import LoraOptions
-from speechllm.models.checkpoint_files import damage
+from speechllm.models.resuming.checkpoint_files import damage
 from speechllm.tuning import TunableModule
 
 

@@ -22,12 +22,12 @@ from speechllm.errors import UserError
 from speechllm.models.base import SpeechToText, StepLosses
 from speechllm.models.checkpoint import find_checkpoint, read_checkpoint, saved_keys
 from speechllm.models.compatibility import check_parts
-from speechllm.models.exporting import find_export, is_export, read_export
 from speechllm.models.feature_caches import attach_caches, report_misses
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
-from speechllm.models.shapes import shape_of, step_size
+from speechllm.models.publishing.exporting import find_export, is_export, read_export
 from speechllm.models.sharding import gather, release, shard, silence
+from speechllm.models.sizing.shapes import shape_of, step_size
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
 from speechllm.models.watching.meter import StepWork
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
@@ -191,7 +191,7 @@ class SpeechLLM(SpeechToText):
         return StepLosses(output.losses, output.target_lengths, speech.losses, speech.stats | output.stats, work)
 
     def shape(self) -> ModelShape:
-        """Return what the model computes; see :func:`speechllm.models.shapes.shape_of`."""
+        """Return what the model computes; see :func:`speechllm.models.sizing.shapes.shape_of`."""
         return shape_of(self)
 
     def loss_weight(self, name: str) -> float:

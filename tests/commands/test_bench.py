@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from speechllm.cli import main
-from speechllm.models.benchmarking import PHASES, Bench, endless
-from speechllm.models.random_twin import random_twin
-from speechllm.models.synthetic_load import Noise, draw_batches, log_normal_durations
+from speechllm.models.sizing.benchmarking import PHASES, Bench, endless
+from speechllm.models.sizing.random_twin import random_twin
+from speechllm.models.sizing.synthetic_load import Noise, draw_batches, log_normal_durations
 from tests.tiny import SIZES
 
 QUICK = ["--steps", "2", "--warmup", "1", "--scale", "tiny", "--new_tokens", "3", "--data.batch_seconds", "12"]

@@ -14,7 +14,7 @@ from speechllm.cli import main
 from speechllm.evaluation.run_record import Run
 from speechllm.evaluation.test_folder import write_test_folder
 from speechllm.models import SpeechLLM, exporting
-from speechllm.models.export_check import Answers, compare
+from speechllm.models.publishing.export_check import Answers, compare
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 from tests.evaluation.predicted import predicted, translated
 from tests.named import save_llm, save_whisper
@@ -241,7 +241,7 @@ def test_the_card_has_the_figures_of_the_test(saved, tmp_path):
 
 
 def test_base_models_are_those_with_a_name(saved, monkeypatch, tmp_path):
-    from speechllm.models.model_card import Origin, model_card
+    from speechllm.models.publishing.model_card import Origin, model_card
 
     saved()
     main(["export", "run", "--to", "out", "--device", "cpu"])

@@ -133,7 +133,7 @@ def test_recipes_of_every_kind(capsys, name):
 
 
 def test_every_recipe_is_of_known_size():
-    from speechllm.models.random_twin import random_twin
+    from speechllm.models.sizing.random_twin import random_twin
 
     for path in recipes().values():
         options = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechllm.models.checkpoint_files import write_checkpoint
-from speechllm.models.loop_progress import between_batches
-from speechllm.models.random_state import gather_random_states, random_state, set_random_state, unpack
+from speechllm.models.resuming.checkpoint_files import write_checkpoint
+from speechllm.models.resuming.loop_progress import between_batches
+from speechllm.models.resuming.random_state import gather_random_states, random_state, set_random_state, unpack
 
 
 def draw(device="cpu"):

@@ -6,8 +6,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from speechllm.models.loop_progress import between_batches
-from speechllm.models.random_state import RandomState, gather_random_states, random_state, set_random_state, unpack
+from speechllm.models.resuming.loop_progress import between_batches
+from speechllm.models.resuming.random_state import (
+    RandomState,
+    gather_random_states,
+    random_state,
+    set_random_state,
+    unpack,
+)
 
 
 class ExactState(Callback):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 from speechllm.batch import Frames
 from speechllm.costs.flops import inference_flop, training_flop
 from speechllm.models import SpeechLLM
-from speechllm.models.shapes import _encoder_works, shape_of, step_size
+from speechllm.models.sizing.shapes import _encoder_works, shape_of, step_size
 from speechllm.registry import ADAPTERS, ENCODERS
 from tests.tiny import LLM_FAMILIES, fits, make_batch, noise, reads_ctc_logits, seconds
 

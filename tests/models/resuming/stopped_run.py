@@ -27,9 +27,9 @@ import speechllm.encoders  # noqa: F401
 from speechllm.data import TableDataModule
 from speechllm.data.augmentation.augment import Augmentation
 from speechllm.models import SpeechLLM, checkpoint_files
-from speechllm.models.checkpoint_files import AtomicCheckpointIO
-from speechllm.models.last_checkpoint import LastCheckpoint
-from speechllm.models.last_files import find_last
+from speechllm.models.resuming.checkpoint_files import AtomicCheckpointIO
+from speechllm.models.resuming.last_checkpoint import LastCheckpoint
+from speechllm.models.resuming.last_files import find_last
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 
 ROWS = 22

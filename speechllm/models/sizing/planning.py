@@ -10,8 +10,8 @@ from speechllm.batch import SAMPLE_RATE
 from speechllm.costs.flops import FlopByPart, ModelShape, StepSize, training_flop
 from speechllm.costs.memory import GIB, LABEL_BYTES, LABEL_GRADIENT_BYTES, LLMSizes, Memory
 from speechllm.decoders.loss import CHUNK_BYTES
-from speechllm.models.random_twin import PROMPT_POSITIONS, random_twin
-from speechllm.models.shapes import checkpointed_share, shape_of
+from speechllm.models.sizing.random_twin import PROMPT_POSITIONS, random_twin
+from speechllm.models.sizing.shapes import checkpointed_share, shape_of
 from speechllm.models.speech_llm import SpeechLLM
 from speechllm.quantization import BLOCK_SIZE, hidden_linears
 

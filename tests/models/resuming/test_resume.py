@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models.stopped_run import write_corpus
+from tests.models.resuming.stopped_run import write_corpus
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TWO = {"trainer": {"accumulate_grad_batches": 2, "max_steps": 30}}
 SIGUSR1, SIGINT, KILLED, TERMINATED = 10, 2, -9, 143
 
@@ -131,7 +131,7 @@ def slow_runs():
 
 def live(folder, runs):
     """Live all runs in one process, whose start takes as long as many of them."""
-    command = [sys.executable, "-m", "tests.models.stopped_run", str(folder), json.dumps(runs)]
+    command = [sys.executable, "-m", "tests.models.resuming.stopped_run", str(folder), json.dumps(runs)]
     subprocess.run(command, check=True, timeout=900, cwd=ROOT)
     return folder
 

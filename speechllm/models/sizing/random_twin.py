@@ -26,7 +26,7 @@ NOT_SIZES = {"architectures", "dtype", "torch_dtype", "transformers_version", "_
 def random_twin(
     options: Mapping[str, Any], layers: int | None = None, keep_four_bit: bool = True, prompt: int = PROMPT_POSITIONS
 ) -> dict[str, Any]:
-    """Return options of :class:`speechllm.models.speech_llm.SpeechLLM` with random weights for the checkpoints of a recipe.
+    """Return options of :class:`speechllm.models.speech_llm.SpeechLLM` with random weights for a recipe's checkpoints.
 
     Args:
         options: The recipe's options of the model.

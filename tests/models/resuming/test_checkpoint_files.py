@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from speechllm.errors import UserError
-from speechllm.models import checkpoint_files, last_files
-from speechllm.models.checkpoint_files import AtomicCheckpointIO, damage, write_checkpoint
-from speechllm.models.last_files import LastState, clean, find_last, replace_last
-from speechllm.models.last_files import last_files as list_last
+from speechllm.models.resuming import checkpoint_files, last_files
+from speechllm.models.resuming.checkpoint_files import AtomicCheckpointIO, damage, write_checkpoint
+from speechllm.models.resuming.last_files import LastState, clean, find_last, replace_last
+from speechllm.models.resuming.last_files import last_files as list_last
 
 CHECKPOINT = {
     "state_dict": {"weight": torch.arange(35.0).reshape(5, 7)},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from speechllm.costs.memory import LABEL_BYTES
-from speechllm.models.planning import ModelPlan, Workload
+from speechllm.models.sizing.planning import ModelPlan, Workload
 from speechllm.registry import ADAPTERS
 from tests.tiny import SIZES
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechllm.batch import SAMPLE_RATE, Batch
-from speechllm.models.planning import TOKENS_PER_SECOND
+from speechllm.models.sizing.planning import TOKENS_PER_SECOND
 
 MEDIAN_S, SPREAD = 5.0, 0.48
 """Median in seconds and spread of the logarithm of durations: a mean of 5.6 s, one in twenty above 11 s, like MuST-C

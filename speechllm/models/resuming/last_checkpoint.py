@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from speechllm.errors import UserError
-from speechllm.models.exact_state import ExactState, batches_done
-from speechllm.models.last_files import NEW, clean, forget, replace_last
-from speechllm.models.stop_signals import StopSignals, requeue
+from speechllm.models.resuming.exact_state import ExactState, batches_done
+from speechllm.models.resuming.last_files import NEW, clean, forget, replace_last
+from speechllm.models.resuming.stop_signals import StopSignals, requeue
 
 AGREE_EVERY = 4
 """Steps between two times that several processes ask each other whether to write or to stop."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from speechllm.errors import UserError
 from speechllm.models.checkpoint import read_checkpoint
-from speechllm.models.checkpoint_files import UNFINISHED, remove, sync_folder
+from speechllm.models.resuming.checkpoint_files import UNFINISHED, remove, sync_folder
 
 LAST = "last.ckpt"
 NEW = ".last.ckpt.new"

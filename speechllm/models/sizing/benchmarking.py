@@ -15,10 +15,10 @@ from torch import Tensor
 from speechllm.batch import AdapterOutput, Batch
 from speechllm.costs.flops import training_flop
 from speechllm.models.parameters import parameter_groups
-from speechllm.models.random_twin import PROMPT_POSITIONS
-from speechllm.models.shapes import shape_of, step_size
+from speechllm.models.sizing.random_twin import PROMPT_POSITIONS
+from speechllm.models.sizing.shapes import shape_of, step_size
+from speechllm.models.sizing.synthetic_load import Noise
 from speechllm.models.speech_llm import SpeechLLM
-from speechllm.models.synthetic_load import Noise
 
 PHASES = (
     "loader",
@@ -90,7 +90,7 @@ class Bench:
     """A model under measurement.
 
     Args:
-        options: Options of a model of random weights, see :mod:`speechllm.models.random_twin`.
+        options: Options of a model of random weights, see :mod:`speechllm.models.sizing.random_twin`.
         device: Where it runs.
         precision: The trainer's precision.
         frames_per_position: What an adapter with a head of labels is made to compress by; None for no such head.

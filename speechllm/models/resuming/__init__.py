@@ -1,0 +1,1 @@
+"""Checkpoints that a run goes on from exactly, and what makes it write them."""
