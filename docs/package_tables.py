@@ -11,7 +11,6 @@ import docstring_parser
 
 import speechllm
 import speechllm.adapters
-import speechllm.costs
 import speechllm.data
 import speechllm.data.augmentation
 import speechllm.data.corpora
@@ -53,7 +52,6 @@ PACKAGES = (
     speechllm.models.resuming,
     speechllm.models.sizing,
     speechllm.models.watching,
-    speechllm.costs,
     speechllm.data,
     speechllm.data.corpora,
     speechllm.data.reading,
