@@ -82,8 +82,16 @@ class Batch:
         """Duration of each utterance in seconds."""
         return [length / SAMPLE_RATE for length in self.audio_lengths.tolist()]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Return the batch with its audio and features on a device; lengths stay on the CPU."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> "Batch":
+        """Return the batch with its audio and features on a device; lengths stay on the CPU.
+
+        Args:
+            device: Where to.
+            non_blocking: Whether the CPU goes on before the copy is done. None, as Lightning's trainer calls it: only
+                from the CPU to a GPU, where copying would else wait for the step that the GPU is busy with.
+        """
+        if non_blocking is None:
+            non_blocking = self.audio.device.type == "cpu" and torch.device(device).type == "cuda"
         features = {key: frames.to(device, non_blocking) for key, frames in self.features.items()}
         return replace(self, audio=self.audio.to(device, non_blocking=non_blocking), features=features)
 

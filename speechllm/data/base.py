@@ -301,7 +301,10 @@ class SpeechDataModule(LightningDataModule):
         return self._eval[kind]
 
     def _world(self) -> tuple[int, int]:
-        """Return this process's rank and the number of processes, 0 and 1 without a trainer."""
+        """Return this process's rank among those that share the data out and their number; 0 and 1 without a trainer.
+
+        Processes that share out the tensors of layers see the same batches.
+        """
         if self.trainer is None:
             return 0, 1
         # Lightning has no public name for what the user chose.
@@ -311,6 +314,9 @@ class SpeechDataModule(LightningDataModule):
                 "data out among them. Set `use_distributed_sampler: false` in the recipe's `trainer`."
             )
             raise UserError(msg)
+        shares = getattr(getattr(self.trainer, "strategy", None), "distributed_sampler_kwargs", None)
+        if shares is not None:
+            return shares["rank"], shares["num_replicas"]
         return self.trainer.global_rank, self.trainer.world_size
 
 

@@ -23,6 +23,7 @@ from speechllm.models.processes import Processes
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.models.sharding import check_strategy
+from speechllm.models.tensor_parallel import complete_gradients
 from speechllm.models.validation import (
     check_at_start,
     log_samples,
@@ -207,7 +208,8 @@ class SpeechToText(LightningModule):
         tokens = self.trainer.strategy.reduce(to_device(tokens, self.device).float(), reduce_op="sum")
         # Lightning divides the loss by the accumulated batches, and DDP the gradients by the processes.
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        self._norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1))
+        split = complete_gradients(self)
+        self._norm = scale_gradients(self.parameters(), shares / tokens.clamp(min=1), *split)
         skipped = 1 - self._norm.isfinite().float()
         skip_where(optimizer, skipped)
         self._skipped_steps.count(self.global_step, skipped)

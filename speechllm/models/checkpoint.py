@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from speechllm.errors import UserError
 from speechllm.lora import LoraOptions
 from speechllm.models.resuming.checkpoint_files import damage
+from speechllm.models.tensor_parallel import whole_shapes
 from speechllm.tuning import TunableModule
 
 
@@ -58,13 +59,13 @@ def check_state(model: nn.Module, checkpoint: Mapping[str, Any], specs: Mapping[
             where recipe and checkpoint differ.
     """
     given: Mapping[str, Tensor] = checkpoint["state_dict"]
-    own = model.state_dict()
+    own = {key: value.shape for key, value in model.state_dict().items()} | whole_shapes(model)
     missing = sorted(saved_keys(model) - set(given))
     unexpected = sorted(set(given) - set(own))
     shapes = [
-        f"{key} is {tuple(value.shape)} in the checkpoint and {tuple(own[key].shape)} in the recipe"
+        f"{key} is {tuple(value.shape)} in the checkpoint and {tuple(own[key])} in the recipe"
         for key, value in given.items()
-        if key in own and own[key].shape != value.shape
+        if key in own and own[key] != value.shape
     ]
     stored = checkpoint.get("hyper_parameters", {})
     scales = lora_differences(given, stored, specs)

@@ -3,7 +3,7 @@
 Whether a step is skipped is decided on the device: the host never waits for a gradient.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ MAX_SKIPPED_STEPS = 20
 """Optimiser steps skipped in a row, for gradients that are not finite, after which training stops."""
 
 
-def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tensor:
+def scale_gradients(
+    parameters: Iterable[nn.Parameter], factor: Tensor, split: Collection[nn.Parameter] = (), group: Any = None
+) -> Tensor:
     """Multiply all gradients by ``factor`` and return their norm, without waiting for either.
 
     A trained parameter that no loss has reached gets a gradient of zero, as it has where processes share their
@@ -26,18 +28,30 @@ def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> Tenso
     Args:
         parameters: Parameters; those that are not trained are left alone.
         factor: Scalar tensor on the parameters' device.
+        split: Parameters of which each process of ``group`` has a part.
+        group: The processes that share out the tensors of a layer.
 
     Returns:
         Scalar tensor: the norm over all gradients after scaling, those of all shards included.
     """
-    gradients = []
+    gradients: list[Tensor] = []
+    parts: list[Tensor] = []
     for parameter in parameters:
         if parameter.requires_grad:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    if gradients:
-        torch._foreach_mul_(gradients, factor)
+            (parts if parameter in split else gradients).append(parameter.grad)
+    if gradients or parts:
+        torch._foreach_mul_([*gradients, *parts], factor)
+    norm = _norm(gradients)
+    if split:
+        of_parts = _norm(parts).to(factor.device, torch.float32).square()
+        torch.distributed.all_reduce(of_parts, group=group)
+        norm = (norm.to(of_parts) ** 2 + of_parts).sqrt()
+    return norm
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
     norm = torch.nn.utils.get_total_norm(gradients)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 

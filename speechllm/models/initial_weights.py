@@ -17,6 +17,7 @@ from speechllm.models.checkpoint import (
     saved_keys,
 )
 from speechllm.models.sharding import load_state
+from speechllm.models.tensor_parallel import whole_shapes
 from speechllm.quantization import NF4Linear, plain_shapes
 
 
@@ -53,7 +54,7 @@ def load_initial(model: nn.Module, paths: Sequence[Path], specs: Mapping[str, An
     """
     checkpoints = [read_checkpoint(path) for path in paths]
     given = average([checkpoint["state_dict"] for checkpoint in checkpoints])
-    shapes = plain_shapes(model)
+    shapes = {**plain_shapes(model), **whole_shapes(model)}
     places = {_without_lora(key): key for key in shapes}
     other_kind = _parts_of_another_kind(checkpoints[0]["hyper_parameters"], specs)
     left_out = [key for key in given if _without_lora(key) not in places or key.split(".")[0] in other_kind]

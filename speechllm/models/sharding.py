@@ -4,6 +4,10 @@ Each GPU holds a share of the weights, of their gradients and of the optimiser's
 model, and those of an encoder that are trained, are gathered one by one while they compute; what is left (embeddings,
 output layer, adapter) is one more unit. Frozen encoders, which may be skipped where their features are cached, and
 four-bit weights, which are small already, stay whole on each GPU.
+
+With tensor parallelism, processes form groups that see the same batches and share out the matrices of the language
+model's layers, see :mod:`speechllm.models.tensor_parallel`; what a process of a group holds is shared out among those
+of the same place in other groups.
 """
 
 from collections.abc import Mapping
@@ -23,6 +27,7 @@ from speechllm.batch import SAMPLE_RATE, Batch
 from speechllm.errors import UserError
 from speechllm.models.checkpoint import saved_keys
 from speechllm.models.gradients import reach
+from speechllm.models.tensor_parallel import TensorParallel, check_decoder, check_processes, split_layers
 from speechllm.quantization import NF4Linear
 from speechllm.tuning import TunableModule
 
@@ -44,14 +49,29 @@ class FSDP2(ModelParallelStrategy):
     Args:
         process_group_backend: Backend of the processes' group; NCCL on GPUs, gloo on CPUs where not given.
         timeout: How long a collective may wait.
+        tensor_parallel_size: How many processes, neighbours by rank, share out the matrices of each layer of the
+            language model; they see the same batches. 1 for none.
     """
 
-    def __init__(self, process_group_backend: str | None = None, timeout: timedelta = TIMEOUT) -> None:
-        super().__init__("auto", 1, False, process_group_backend, timeout)
+    def __init__(
+        self,
+        process_group_backend: str | None = None,
+        timeout: timedelta = TIMEOUT,
+        tensor_parallel_size: int = 1,
+    ) -> None:
+        super().__init__("auto", tensor_parallel_size, False, process_group_backend, timeout)
+        self.tensor_parallel_size = tensor_parallel_size
+        self._draws_alike = False
 
     def setup_environment(self) -> None:
-        """Start the processes' group, all of them sharing the data out."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Start the processes' group and deal it out: the groups of tensor parallelism share the data out.
+
+        Raises:
+            UserError: If the number of processes is no multiple of a group.
+        """
+        processes = self.num_nodes * self.num_processes
+        check_processes(self.tensor_parallel_size, processes)
+        self._data_parallel_size = processes // self.tensor_parallel_size
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
@@ -61,6 +81,14 @@ class FSDP2(ModelParallelStrategy):
         for loop in (*evaluation, trainer.predict_loop):
             loop.inference_mode = False
         super().setup(trainer)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Train on a batch; before the first one, and after each validation, groups draw random numbers alike."""
+        if not self._draws_alike:
+            self._draws_alike = True
+            if (parallel := _tensor_parallel(self.lightning_module)) is not None:
+                parallel.draw_alike(self.root_device)
+        return super().training_step(*args, **kwargs)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -77,7 +105,8 @@ class FSDP2(ModelParallelStrategy):
         model: Any = self.lightning_module
         keys = model.checkpoint_keys()
         state = {key: value for key, value in model.state_dict().items() if key in keys}
-        return {key: _whole(value, self.is_global_zero) for key, value in state.items()}
+        parts = _parts(model)
+        return {key: _whole(value, self.is_global_zero, parts.get(key)) for key, value in state.items()}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Share a checkpoint's weights out."""
@@ -87,8 +116,12 @@ class FSDP2(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the state of an optimiser as a single process has it, its tensors as those of the weights."""
         state: dict[str, Any] = super(ModelParallelStrategy, self).optimizer_state(optimizer)
+        parts = self._parts_of(optimizer)
         moments = {
-            number: {name: _whole(value, self.is_global_zero) for name, value in of_one.items()}
+            number: {
+                name: _whole(value, self.is_global_zero, parts[number] if _is_moment(value) else None)
+                for name, value in of_one.items()
+            }
             for number, of_one in state["state"].items()
         }
         return state | {"state": moments}
@@ -96,18 +129,26 @@ class FSDP2(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Share the optimisers' states out."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            parameters, parts = _parameters(optimizer), self._parts_of(optimizer)
             moments = {
                 number: {
-                    name: _share(value, parameters[number]) if value.shape == parameters[number].shape else value
+                    name: _share(value, parameters[number], parts[number]) if _is_moment(value) else value
                     for name, value in of_one.items()
                 }
                 for number, of_one in state["state"].items()
             }
             optimizer.load_state_dict(state | {"state": moments})
 
+    def _parts_of(self, optimizer: Optimizer) -> "list[Part | None]":
+        """Return how each parameter of an optimiser is cut, in its order."""
+        assert self.lightning_module is not None
+        parts = _parts(self.lightning_module)
+        by_id = {id(parameter): parts.get(name) for name, parameter in self.lightning_module.named_parameters()}
+        return [by_id[id(parameter)] for parameter in _parameters(optimizer)]
+
     def on_validation_start(self) -> None:
         """Gather the model."""
+        self._draws_alike = False
         gather(self.lightning_module)
 
     def on_validation_end(self) -> None:
@@ -138,9 +179,24 @@ def check_strategy(strategy: Any) -> None:
         msg = (
             f"`strategy: {name}` does not know how to share this model out, nor how to write its checkpoints. Use "
             f"`strategy: fsdp2` for models that do not fit on one GPU, and `strategy: ddp` for all others. Tensor "
-            f"parallelism is not supported."
+            f"parallelism is the option `tensor_parallel_size` of `speechllm.models.sharding.FSDP2`."
         )
         raise UserError(msg)
+
+
+def check_decoder_shares(strategy: Any, decoder: Mapping[str, Any], kv_cache: str) -> None:
+    """Check, before weights are loaded, that a decoder can be shared out as a trainer's strategy wants it.
+
+    Args:
+        strategy: The strategy.
+        decoder: The decoder's spec.
+        kv_cache: Kind of cache that it decodes with.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if isinstance(strategy, FSDP2) and strategy.tensor_parallel_size > 1:
+        check_decoder(strategy.tensor_parallel_size, decoder, kv_cache)
 
 
 def shard(model: Any, mesh: "DeviceMesh") -> None:
@@ -148,13 +204,14 @@ def shard(model: Any, mesh: "DeviceMesh") -> None:
 
     Args:
         model: The model, with its parts built, on the CPU; alike in all processes but for what is random.
-        mesh: Mesh of one dimension over all processes.
+        mesh: Mesh ``(data_parallel, tensor_parallel)`` of all processes.
 
     Raises:
         UserError: If weights of several number formats are trained outside of layers.
     """
     device = torch.device("cuda", torch.cuda.current_device()) if mesh.device_type == "cuda" else torch.device("cpu")
     _make_alike(model, device)
+    model.tensor_parallel = split_layers(model, find_layers(model.decoder), mesh["tensor_parallel"])
     layers = [*filter(_is_trained, find_layers(model.encoder)), *find_layers(model.decoder)]
     in_layers = {id(p) for layer in layers for p in layer.parameters()}
     whole = {p for p in model.encoder.parameters() if not p.requires_grad and id(p) not in in_layers}
@@ -171,7 +228,7 @@ def shard(model: Any, mesh: "DeviceMesh") -> None:
         raise UserError(msg)
     # Autocast, where it is on, sees to the format of what is computed; inputs such as audio must not be rounded.
     options: Any = {
-        "mesh": mesh,
+        "mesh": mesh["data_parallel"],
         "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False),
         "ignored_params": whole,
     }
@@ -215,8 +272,8 @@ def find_layers(module: nn.Module) -> list[nn.Module]:
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load tensors into a model, whether it is shared out or not; keys that ``state`` has not stay as they are."""
-    own = model.state_dict()
-    shared = {key: _share(value, own[key]) if key in own else value for key, value in state.items()}
+    own, parts = model.state_dict(), _parts(model)
+    shared = {key: _share(value, own[key], parts.get(key)) if key in own else value for key, value in state.items()}
     model.load_state_dict(shared, strict=False)
 
 
@@ -275,17 +332,46 @@ def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _whole(value: Any, keep: bool) -> Any:
+Part = tuple[TensorParallel, int]
+"""Who shares a tensor out by tensor parallelism, and the dimension that it is cut along."""
+
+
+def _tensor_parallel(model: Any) -> TensorParallel | None:
+    return getattr(model, "tensor_parallel", None)
+
+
+def _parts(model: nn.Module) -> dict[str, Part]:
+    """Return how the tensors are cut that are, by name."""
+    parallel = _tensor_parallel(model)
+    return {} if parallel is None else {name: (parallel, dim) for name, dim in parallel.dims.items()}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_moment(value: Any) -> bool:
+    """Return whether what an optimiser keeps of a parameter has that parameter's shape, as its step has not."""
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _whole(value: Any, keep: bool, part: Part | None = None) -> Any:
     """Return a whole tensor on the CPU, or an empty one where it is not kept; all processes must call it."""
     if not isinstance(value, DTensor):
         return value.detach().cpu() if isinstance(value, Tensor) else value
     whole: Tensor = value.full_tensor().detach()
+    if part is not None:
+        parallel, dim = part
+        whole = parallel.join(whole, dim)
     return whole.cpu() if keep else torch.empty(0)
 
 
-def _share(value: Tensor, like: Tensor) -> Tensor:
+def _share(value: Tensor, like: Tensor, part: Part | None = None) -> Tensor:
     """Return this process's share of a tensor that all processes have, where ``like`` is shared out."""
     if not isinstance(like, DTensor):
         return value
+    if part is not None:
+        parallel, dim = part
+        value = parallel.part(value, dim)
     value = value.to(like.device, like.dtype)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)

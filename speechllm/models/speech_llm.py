@@ -26,7 +26,7 @@ from speechllm.models.feature_caches import attach_caches, report_misses
 from speechllm.models.inference import Audio, Request, answer
 from speechllm.models.initial_weights import find_initial, load_initial
 from speechllm.models.publishing.exporting import find_export, is_export, read_export
-from speechllm.models.sharding import gather, release, shard, silence
+from speechllm.models.sharding import check_decoder_shares, gather, release, shard, silence
 from speechllm.models.sizing.shapes import shape_of, step_size
 from speechllm.models.trained_parts import check_freeze, check_tuning, frozen_modules
 from speechllm.models.watching.meter import StepWork
@@ -77,9 +77,11 @@ class SpeechLLM(SpeechToText):
         """Check the metrics, and open the caches of frozen encoders for the data, before weights are loaded.
 
         Raises:
-            UserError: If a metric cannot run, or a cache is not there or of another encoder.
+            UserError: If a metric cannot run, a cache is not there or of another encoder, or the decoder cannot be
+                shared out as the strategy wants it.
         """
         super().setup(stage)
+        check_decoder_shares(self.trainer.strategy, self.specs["decoder"], self.kv_cache)
         init_from = self.init_from if self.trainer.ckpt_path is None and not self._has_trained_weights else None
         attach_caches(self.specs["encoder"], getattr(self.trainer, "datamodule", None), stage, init_from)
 
@@ -88,7 +90,7 @@ class SpeechLLM(SpeechToText):
         if "encoder" not in dict(self.named_children()):
             self._build_parts()
         if self.device_mesh is not None and not isinstance(self, FSDPModule):
-            shard(self, self.device_mesh["data_parallel"])
+            shard(self, self.device_mesh)
 
     def _build_parts(self) -> None:
         DECODERS.get(self.specs["decoder"]["name"]).check_prompt(self.specs["decoder"])
