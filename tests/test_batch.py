@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from speechllm.batch import SAMPLE_RATE, TASKS, AdapterOutput, Batch, Hypothesis, lengths_to_mask, zero_padding
+from lightning.fabric.utilities.apply_func import move_data_to_device
+from torch import Tensor
+
+from speechllm.batch import SAMPLE_RATE, TASKS, AdapterOutput, Batch, Frames, Hypothesis, lengths_to_mask, zero_padding
 
 
 @pytest.fixture
@@ -111,3 +114,13 @@ def test_an_empty_hypothesis_is_the_default():
 
 def test_tasks():
     assert TASKS == ("asr", "st", "asr+st")
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("cpu", True)])
+def test_the_trainer_brings_batches_to_a_gpu_without_waiting_for_it(batch, device, waits, monkeypatch):
+    """Lightning says so for tensors, and not for types of others."""
+    waited = []
+    monkeypatch.setattr(Tensor, "to", lambda self, to, non_blocking=False: waited.append(not non_blocking) or self)
+    batch.features["whisper"] = Frames(torch.zeros(3, 2, 4), torch.tensor([2, 1, 1]), torch.zeros(3, 2, 5))
+    move_data_to_device(batch, torch.device(device))
+    assert waited == [waits] * 3
