@@ -20,6 +20,7 @@ BOTTOM = {
     "batch",
     "command_help",
     "costs",
+    "durable_files",
     "errors",
     "feature_cache",
     "known_checkpoints",

@@ -1,5 +1,6 @@
 """A causal LM that keeps the keys and values of what it has read, so that each token costs one position."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,13 +26,11 @@ class CachedLLM:
     """
 
     def __init__(self, llm: Any, capacity: int, static: bool = False) -> None:
-        from transformers import DynamicCache, StaticCache
+        from transformers import DynamicCache
 
         self.llm, self.static = llm, static
         self._capacity = -(-capacity // STATIC_STEP) * STATIC_STEP if static else capacity
-        self._cache: Any = (
-            StaticCache(config=llm.config, max_cache_len=self._capacity) if static else DynamicCache(config=llm.config)
-        )
+        self._cache: Any = _static_cache(llm.config, self._capacity) if static else DynamicCache(config=llm.config)
         self._read = 0
         self._padded = False
         self._mask: Tensor
@@ -106,3 +105,20 @@ class CachedLLM:
         output = llm(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[:, -1]
         return logits.float()
+
+
+def _static_cache(config: Any, capacity: int) -> Any:
+    return _static_cache_class()(config=config, max_cache_len=capacity)
+
+
+@cache
+def _static_cache_class() -> Any:
+    from transformers import StaticCache
+
+    class OneFormatCache(StaticCache):
+        """Keeps keys in the format of values: rotary embeddings make them float32 in mixed precision."""
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return super().update(key_states.to(value_states.dtype), value_states, *args, **kwargs)
+
+    return OneFormatCache

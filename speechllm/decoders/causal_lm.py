@@ -138,12 +138,15 @@ class CausalLM(Decoder):
         ]
         answers, truncated = self._fit(around, speech.lengths.tolist(), [ids for ids, _ in parts], batch.ids)
         kernel = self.kernel(speech.values.device)
-        joined = self._join(around, speech, answers, "right", kernel.packed, truncated)
+        joined = self._join(around, speech, answers, "right", kernel.packed)
         losses, part_losses = self.target_weights.apply(
             self.token_losses(joined, kernel), [len(ids) for ids in answers], [tokens for _, tokens in parts]
         )
-        names = ("llm_positions", "speech_positions", "truncated_targets")
-        stats = dict(zip(names, joined.figures.unbind(), strict=True))
+        stats = {
+            "llm_positions": joined.lengths.sum(),
+            "speech_positions": speech.lengths.sum(),
+            "truncated_targets": torch.tensor(truncated),
+        }
         sizes = SequenceSizes(joined.lengths.tolist(), [len(ids) for ids in answers], joined.embeds.shape[:2].numel())
         return DecoderOutput(losses, joined.target_lengths, stats | part_losses, sizes)
 
@@ -287,11 +290,10 @@ class CausalLM(Decoder):
         answers: list[list[int]],
         padding_side: Literal["left", "right"],
         packed: bool = False,
-        counted: int = 0,
     ) -> Joined:
         if self.speech_scale != 1.0:
             speech = replace(speech, values=speech.values * self.speech_scale)
-        return join(self.llm.get_input_embeddings(), around, speech, answers, padding_side, packed, counted)
+        return join(self.llm.get_input_embeddings(), around, speech, answers, padding_side, packed)
 
     def _around(self, batch: Batch) -> list[tuple[list[int], list[int]]]:
         triples = zip(batch.tasks, batch.source_languages, batch.target_languages, strict=True)

@@ -31,7 +31,6 @@ class Joined:
         target_places: (N,) int64, the position before each of them, which predicts it, in ``embeds`` without its first
             dimension.
         target_lengths: (B,) int64, number of each answer's tokens, where the values are.
-        figures: (3,) int64, sequences' positions in all, speech positions, and what the caller counted.
     """
 
     embeds: Tensor
@@ -42,7 +41,6 @@ class Joined:
     targets: Tensor
     target_places: Tensor
     target_lengths: Tensor
-    figures: Tensor
 
     @property
     def mask(self) -> Tensor:
@@ -58,7 +56,6 @@ def join(
     answers: list[list[int]],
     padding_side: PaddingSide,
     packed: bool = False,
-    counted: int = 0,
 ) -> Joined:
     """Join each utterance's prompt, valid speech positions and answer, and pad or pack the batch.
 
@@ -69,7 +66,6 @@ def join(
         answers: Token ids of each answer; empty lists in generation.
         padding_side: ``right`` in training, ``left`` in generation.
         packed: Whether the sequences lie end to end in one row, without padding.
-        counted: A number of the caller's own to bring to the device.
     """
     device, rows = speech.values.device, len(around)
     before = torch.tensor([len(ids) for ids, _ in around])
@@ -91,10 +87,9 @@ def join(
         _ranges(after_start + after - 1, answer),
         _ranges(torch.zeros(rows, dtype=torch.int64), lengths) if packed else torch.arange(size),
         answer,
-        torch.stack([lengths.sum(), speech.lengths.sum(), torch.tensor(counted)]),
     ]
     moved = torch.split(to_device(torch.cat(hosts), device), [len(host) for host in hosts])
-    ids, text_places, speech_places, speech_rows, targets, target_places, positions, target_lengths, figures = moved
+    ids, text_places, speech_places, speech_rows, targets, target_places, positions, target_lengths = moved
     text_embeds = embed(ids)
     valid_speech = speech.values.flatten(0, 1).index_select(0, speech_rows).to(text_embeds.dtype)
     flat = text_embeds.new_zeros(size if packed else rows * size, text_embeds.shape[1])
@@ -108,7 +103,6 @@ def join(
         targets=targets,
         target_places=target_places,
         target_lengths=target_lengths,
-        figures=figures,
     )
 
 

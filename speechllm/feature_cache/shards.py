@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechllm.durable_files import sync_folder
 from speechllm.feature_cache.audio_keys import KEY_BYTES
 from speechllm.feature_cache.records import RecordLayout
 
@@ -120,7 +121,7 @@ class ShardWriter:
             with (self.folder / f"{self._name}.npz{PART}").open("wb") as file:
                 np.savez(file, **self._arrays())
                 _finish(file, self.folder / f"{self._name}.npz")
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self._number += 1
         elif self._file is not None:
             self._file.close()
@@ -211,17 +212,3 @@ def _finish(file: BinaryIO, path: Path) -> None:
     os.fsync(file.fileno())
     file.close()
     Path(file.name).rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

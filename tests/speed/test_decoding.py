@@ -1,6 +1,5 @@
 """Decoding many utterances: batches by duration against one utterance at a time with the encoder padded to 30 s."""
 
-import statistics
 import time
 from dataclasses import dataclass
 
@@ -148,7 +147,8 @@ def test_batches_by_duration_are_three_times_as_fast(tokenizer):
     """64 utterances together, by the clock, against single ones of the same durations, weights and limits.
 
     The loop pads the encoder's input to 30 s and cuts the frames to the speech, which is its cheaper way. It decodes a
-    quarter of the utterances, as many of each duration; its throughput would be the same for all.
+    quarter of the utterances, as many of each duration; its throughput would be the same for all. The best round of
+    each counts.
     """
     model, padded = build(tokenizer), build(tokenizer, pad_to_30s=True, trim_to_speech=True)
     pairs = zip(model.state_dict().values(), padded.state_dict().values(), strict=True)
@@ -164,8 +164,8 @@ def test_batches_by_duration_are_three_times_as_fast(tokenizer):
         seconds, hypotheses = timed(lambda: batched(model, clips))
         tokens = sum(hypothesis.tokens for hypothesis in hypotheses)
         batches.append(Pace(seconds, sum(map(len, clips)) / SAMPLE_RATE, tokens))
-    loop = statistics.median(pace.audio_s / pace.seconds for pace in loops)
-    together = statistics.median(pace.audio_s / pace.seconds for pace in batches)
+    loop = max(pace.audio_s / pace.seconds for pace in loops)
+    together = max(pace.audio_s / pace.seconds for pace in batches)
     for pace in loops:
         print(f"\none by one, padded to 30 s: {pace}", end="")
     for pace in batches:

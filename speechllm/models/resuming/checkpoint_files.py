@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from speechllm.durable_files import sync_folder
 from speechllm.errors import UserError
 
 UNFINISHED = ".unfinished"
@@ -178,20 +179,6 @@ def _crc32(file: BinaryIO, size: int) -> int:
         crc = zlib.crc32(block, crc)
         size -= len(block)
     return crc
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can do that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems refuse it for folders
-        pass
-    finally:
-        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

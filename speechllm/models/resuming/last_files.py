@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from speechllm.durable_files import sync_folder
 from speechllm.errors import UserError
 from speechllm.models.checkpoint import read_checkpoint
-from speechllm.models.resuming.checkpoint_files import UNFINISHED, remove, sync_folder
+from speechllm.models.resuming.checkpoint_files import UNFINISHED, remove
 
 LAST = "last.ckpt"
 NEW = ".last.ckpt.new"
