@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 

@@ -115,7 +115,7 @@ def _static_cache(config: Any, capacity: int) -> Any:
 def _static_cache_class() -> Any:
     from transformers import StaticCache
 
-    class OneFormatCache(StaticCache):
+    class OneFormatCache(StaticCache):  # type: ignore[misc]
         """Keeps keys in the format of values: rotary embeddings make them float32 in mixed precision."""
 
         def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -144,6 +144,17 @@ def test_a_static_cache_answers_the_same(family, speech, batch):
     assert texts(decoder.generate(speech, batch, replace(decoding, kv_cache="static"))) == dynamic
 
 
+@pytest.mark.parametrize("family", LLM_FAMILIES)
+def test_a_static_cache_in_mixed_precision(family, speech, batch):
+    """Weights in float32, where rotary embeddings leave keys in another format than values."""
+    decoder = likely_ends(tiny_decoder(family))
+    with torch.autocast("cpu", torch.bfloat16):
+        hypotheses = decoder.generate(speech, batch, Decoding(max_new_tokens=6, kv_cache="static"))
+        first = decoder.generate(speech, batch, Decoding(max_new_tokens=2))
+    assert [hypothesis.tokens <= 6 for hypothesis in hypotheses] == [True] * 5
+    assert [long.text[:1] for long in hypotheses] == [short.text[:1] for short in first]
+
+
 def test_on_a_gpu_finished_utterances_are_looked_for_now_and_then():
     """Limits are known without looking; the meta device stands for a GPU, which cannot be looked at."""
     alive = torch.ones(3, dtype=torch.bool, device="meta")
