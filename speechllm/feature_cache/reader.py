@@ -25,7 +25,7 @@ class CachedClip:
     Attributes:
         records: Record of each cache that has one, by the cache's key, with its number of frames.
         samples: Audio samples; 0 where no cache has it.
-        complete: Whether every cache has it, so that its audio is not needed.
+        complete: Whether every encoder of the model has it in a cache, so that its audio is not needed.
     """
 
     records: dict[str, tuple[NDArray[np.uint8], int]] = field(default_factory=dict)
@@ -40,9 +40,11 @@ class FeatureReader:
 
     Args:
         folders: Folders of the caches.
+        hears_audio: Whether the model has an encoder without a cache, which needs the audio of every utterance.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], hears_audio: bool = False) -> None:
+        self.hears_audio = hears_audio
         stores = [FeatureStore(folder) for folder in folders]
         self.stores: Mapping[str, FeatureStore] = {store.settings.key: store for store in stores}
         self._said: set[str] = set()
@@ -57,8 +59,11 @@ class FeatureReader:
             channel: Channel, or None for the mean of all.
 
         Returns:
-            What every cache has of it; None where one of them does not know the file as it is now.
+            What every cache has of it; None where one of them does not know the file as it is now, or where the audio
+            is needed all the same.
         """
+        if self.hears_audio:
+            return None
         key = file_key(audio, offset_s, duration_s, channel)
         if key is None:
             return None
@@ -91,7 +96,7 @@ class FeatureReader:
                 clip.samples = place.samples
             except DamagedError as error:
                 self._say(str(error))
-        clip.complete = len(clip.records) == len(self.stores)
+        clip.complete = len(clip.records) == len(self.stores) and not self.hears_audio
         return clip
 
     def _say(self, problem: str) -> None:

@@ -41,7 +41,7 @@ def attach_caches(
             _check_initial(encoder, init_from)
     for spec in specs:
         open_settings(spec)
-    data.features = FeatureReader([parse_cache(spec)[0] for spec in specs])
+    data.features = FeatureReader([parse_cache(spec)[0] for spec in specs], _hears_audio(encoder))
 
 
 def check_unchanged_audio(data: Any) -> None:
@@ -57,6 +57,11 @@ def check_unchanged_audio(data: Any) -> None:
             f"epoch to epoch. Leave out `data.augment`, or compute the frames live (`cache: null`)."
         )
         raise UserError(msg)
+
+
+def _hears_audio(encoder: Mapping[str, Any]) -> bool:
+    """Return whether one of an encoder's encoders has no cache."""
+    return encoder.get("cache") is None and len(cached_specs(encoder)) < len(encoder["encoders"])
 
 
 def _check_initial(encoder: Mapping[str, Any], init_from: str | Sequence[str]) -> None:

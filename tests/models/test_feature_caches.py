@@ -147,6 +147,24 @@ def test_workers_read_the_same_batches(place):
         assert one.durations_s == pytest.approx([row for row in one.durations_s if row > 0])
 
 
+def test_an_encoder_beside_a_cached_one_hears_the_audio(place):
+    """Only one of two encoders has a cache: the other needs the samples of every utterance."""
+    hubert = {"name": "hubert", **ENCODERS.get("hubert").tiny}
+    fusion = ENCODERS.get("parallel").tiny["fusion"]
+    spec = {"name": "parallel", "encoders": [encoder_spec(place), hubert], "fusion": fusion}
+    data = make_data(place)
+    data.prepare_data()
+    alone = next(iter(data.test_dataloader()))
+    attach_caches(spec, data, "test")
+    batch = next(iter(data.test_dataloader()))
+    assert batch.ids == alone.ids
+    assert torch.equal(batch.audio, alone.audio)
+    encoder = ENCODERS.build(spec).eval()
+    assert torch.equal(encoder.second.encode(batch).values, encoder.second.encode(alone).values)
+    assert encoder.encode(batch).values.isfinite().all()
+    assert encoder.first.take_counts() == (0, len(batch))
+
+
 def test_a_moved_corpus_and_a_moved_cache_are_known(place, tmp_path, monkeypatch):
     """Files are new there: audio is read, and known by its samples; the encoder is not needed."""
     shutil.copytree(place / "cache", tmp_path / "moved")
