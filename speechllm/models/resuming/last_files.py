@@ -15,6 +15,7 @@ from speechllm.models.checkpoint import read_checkpoint
 from speechllm.models.resuming.checkpoint_files import UNFINISHED, remove
 
 LAST = "last.ckpt"
+BEST = "best.ckpt"
 NEW = ".last.ckpt.new"
 """Name of a last checkpoint before it takes its place."""
 
@@ -116,7 +117,7 @@ def find_last(run_dir: Path) -> LastState | None:
     """
     problems: list[str] = []
     files = last_files(run_dir / "checkpoints")
-    files += [path for path in [run_dir / "checkpoints" / "best.ckpt"] if path.exists()]
+    files += [path for path in [run_dir / "checkpoints" / BEST] if path.exists()]
     for path in files:
         try:
             state = read_state(path)
@@ -167,6 +168,6 @@ def clean(folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Remove the last checkpoints of an earlier run, so that nothing goes on from them."""
-    for path in last_files(folder):
+    """Remove the last checkpoints of an earlier run, and its best one, so that nothing goes on from them."""
+    for path in [*last_files(folder), folder / BEST]:
         remove(path)

@@ -11,7 +11,7 @@ import torch
 from speechllm.errors import UserError
 from speechllm.models.resuming import checkpoint_files, last_files
 from speechllm.models.resuming.checkpoint_files import AtomicCheckpointIO, damage, write_checkpoint
-from speechllm.models.resuming.last_files import LastState, clean, find_last, replace_last
+from speechllm.models.resuming.last_files import LastState, clean, find_last, forget, replace_last
 from speechllm.models.resuming.last_files import last_files as list_last
 
 CHECKPOINT = {
@@ -182,6 +182,14 @@ def test_where_no_last_one_is_left_the_best_is_taken(tmp_path, path):
         UserWarning, match="holds weights alone, and no state of a run. The run goes on from .*best.ckpt"
     ):
         assert find_last(tmp_path).step == 2
+
+
+def test_a_run_that_starts_anew_leaves_nothing_to_go_on_from(tmp_path, path):
+    """It may be killed before it has written anything, and be requeued."""
+    write_checkpoint(step(2), path.with_name("best.ckpt"))
+    write_checkpoint(step(1), path.with_name("last-1.ckpt"))
+    forget(path.parent)
+    assert find_last(tmp_path) is None
 
 
 def test_when_nothing_is_left_to_train():
