@@ -1,6 +1,7 @@
 """One run in one process or in several; run as a program, with strategy, folder and options as JSON."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -77,7 +78,7 @@ class Shared(SpeechLLM):
 
 def run(strategy, folder, name, steps=2, resume=None, parts=None, trainer=None, **options):
     """Train, with a validation after every second step; write ``NAME.ckpt`` and, to ``NAME.json``, what was logged."""
-    torch.manual_seed(0)
+    torch.manual_seed(int(os.environ.get("LOCAL_RANK", 0)))
     defaults = {"lr": 1e-2, "warmup_steps": 2, "metrics": ["cer"], "min_new_tokens": 8, "max_new_tokens": 12}
     model = Shared(**{**specs(**parts or {}), **defaults, **options})
     logged, texts, figures = [], [], {}
@@ -124,11 +125,13 @@ def run(strategy, folder, name, steps=2, resume=None, parts=None, trainer=None, 
     model.on_train_batch_end = on_train_batch_end
     two.fit(model, ckpt_path=resume and f"{folder}/{resume}.ckpt", weights_only=True)
     two.save_checkpoint(f"{folder}/{name}.ckpt", weights_only=False)
+    losses = model._processes.share(float(model.meter.last_loss))
     if two.is_global_zero:
         own = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in model.parameters())
         share = own / sum(p.numel() for p in model.parameters())
         in_layers = sum(p.numel() for p in model.decoder.llm.base_model.layers.parameters())
         result = {"logged": logged, "share": share, "in_layers": in_layers, "texts": texts, "figures": figures}
+        result["losses"] = losses
         Path(f"{folder}/{name}.json").write_text(json.dumps(result))
 
 
