@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speechllm.cli import main
 from speechllm.evaluation.run_record import Run
 from speechllm.evaluation.test_folder import write_test_folder
-from speechllm.models import SpeechLLM, exporting
+from speechllm.models import SpeechLLM
+from speechllm.models.publishing import exporting
 from speechllm.models.publishing.export_check import Answers, compare
 from speechllm.registry import ADAPTERS, DECODERS, ENCODERS
 from tests.evaluation.predicted import predicted, translated

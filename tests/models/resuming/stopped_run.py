@@ -26,7 +26,8 @@ import speechllm.decoders
 import speechllm.encoders  # noqa: F401
 from speechllm.data import TableDataModule
 from speechllm.data.augmentation.augment import Augmentation
-from speechllm.models import SpeechLLM, checkpoint_files
+from speechllm.models import SpeechLLM
+from speechllm.models.resuming import checkpoint_files
 from speechllm.models.resuming.checkpoint_files import AtomicCheckpointIO
 from speechllm.models.resuming.last_checkpoint import LastCheckpoint
 from speechllm.models.resuming.last_files import find_last
