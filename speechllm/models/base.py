@@ -19,7 +19,7 @@ from speechllm.models.checkpoint import check_state, saved_keys
 from speechllm.models.decoding_run import DecodingRun, begin_run
 from speechllm.models.gradients import SkippedSteps, clip_gradients, reach, scale_gradients, skip_where
 from speechllm.models.parameters import parameter_groups
-from speechllm.models.processes import Processes
+from speechllm.models.processes import Processes, sum_of_all
 from speechllm.models.results import describe_run, results_folder, write_prediction, write_test
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.models.sharding import check_strategy
@@ -205,7 +205,7 @@ class SpeechToText(LightningModule):
         """
         tokens = torch.zeros((), device=self.device) if self._step_tokens is None else self._step_tokens
         self._step_tokens = None
-        tokens = self.trainer.strategy.reduce(to_device(tokens, self.device).float(), reduce_op="sum")
+        tokens = sum_of_all(to_device(tokens, self.device).float())
         # Lightning divides the loss by the accumulated batches, and DDP the gradients by the processes.
         shares = self.trainer.accumulate_grad_batches * self.trainer.world_size
         split = complete_gradients(self)

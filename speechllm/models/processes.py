@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from speechllm.errors import UserError
 
@@ -13,6 +14,16 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for the first one to score: a metric may take hours, and a collective of NCCL may not."""
+
+
+def sum_of_all(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, which must all call this; ``values`` may be overwritten.
+
+    No process waits for its GPU, as it does in Lightning's own ``reduce``, which begins with a barrier.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
 
 
 class Processes:

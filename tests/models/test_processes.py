@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from speechllm.errors import UserError
-from speechllm.models.processes import Processes
+from speechllm.models.processes import Processes, sum_of_all
 
 
 def fail(error):
@@ -40,3 +41,16 @@ def test_the_others_raise_what_the_first_one_sends(answer, kind, message, monkey
     monkeypatch.setattr("torch.distributed.broadcast_object_list", receive)
     with pytest.raises(kind, match=message):
         processes.on_first(lambda: pytest.fail("only the first one works"))
+
+
+def test_sums_of_all_processes_have_no_barrier(monkeypatch):
+    """A barrier of NCCL waits for the GPU."""
+    assert sum_of_all(torch.tensor([3.0])).tolist() == [3.0]
+
+    def barrier(**options):
+        raise AssertionError
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.barrier", barrier)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda values: values.mul_(2))
+    assert sum_of_all(torch.tensor([3.0])).tolist() == [6.0]

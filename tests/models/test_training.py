@@ -4,9 +4,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from speechllm.adapters.conv import ConvAdapter
 from speechllm.errors import UserError
+from speechllm.models.resuming.last_checkpoint import LastCheckpoint
 from speechllm.models.schedule import warmup_cosine, warmup_inverse_sqrt
 from speechllm.registry import ADAPTERS, ENCODERS
 from tests.models.conftest import SPECS
@@ -310,3 +312,21 @@ def test_utterances_of_the_same_audio_are_encoded_once(build, eight, tuning):
     torch.testing.assert_close(once[0], each[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(once[1], each[1], rtol=1e-3, atol=1e-5)
     assert once[2] == each[2]
+
+
+def test_a_step_calls_nothing_of_lightnings_that_waits_for_the_gpu(build, trainer, eight, as_loader, monkeypatch):
+    """Its ``reduce`` begins with a barrier, and it asks in every step, by way of the GPU, whether SIGTERM came."""
+
+    def waits(*args, **options):
+        raise AssertionError
+
+    class Begun(Callback):
+        def on_train_start(self, trainer, pl_module):
+            monkeypatch.setattr(trainer.strategy, "reduce", waits)
+
+    fitting = trainer(callbacks=[LastCheckpoint(None), Begun()], max_steps=2, limit_val_batches=0)
+    assert callable(type(fitting.fit_loop.epoch_loop)._broadcast_sigterm_tensor), "Lightning calls it otherwise now"
+    monkeypatch.setattr(type(fitting.fit_loop.epoch_loop), "_broadcast_sigterm_tensor", waits)
+    fitting.fit(build(), as_loader([eight, eight]))
+    fitting.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+    assert fitting.global_step == 2

@@ -12,12 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from speechllm.errors import UserError
+from speechllm.models.processes import Processes
 from speechllm.models.resuming.exact_state import ExactState, batches_done
 from speechllm.models.resuming.last_files import NEW, clean, forget, replace_last
 from speechllm.models.resuming.stop_signals import StopSignals, requeue
 
 AGREE_EVERY = 4
-"""Steps between two times that several processes ask each other whether to write or to stop."""
+"""Steps between two times that several processes ask each other whether to write or to stop; their GPUs go on."""
 
 
 class LastCheckpoint(Callback):
@@ -56,6 +57,7 @@ class LastCheckpoint(Callback):
         self._due = self._resumed = self._stepping = self._stop = self._agreed = self._requeue = False
         self._written = self._whole = self._first = -1
         self._written_s = time.monotonic()
+        self._processes: Processes | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the place after all other callbacks, whose state is in what is written."""
@@ -163,12 +165,10 @@ class LastCheckpoint(Callback):
         if trainer.world_size == 1:
             self._due |= late
         elif trainer.global_step % AGREE_EVERY == 0:
-            flags = [late, self.signals.received is not None, self.signals.asks_for_requeue]
-            shared = torch.tensor(flags, dtype=torch.float32, device=trainer.strategy.root_device)
-            heard = trainer.strategy.reduce(shared, reduce_op="sum").tolist()
-            self._due |= heard[0] > 0
-            self._agreed = heard[1] > 0
-            self._requeue = heard[2] > 0
+            own = (late, self.signals.received is not None, self.signals.asks_for_requeue)
+            self._processes = self._processes or Processes(trainer)
+            late, self._agreed, self._requeue = map(any, zip(*self._processes.share(own), strict=True))
+            self._due |= late
 
     def _heed(self, trainer: Trainer) -> None:
         """Save and leave, if a signal asked for it.

@@ -32,6 +32,8 @@ class StopSignals:
         self.received = None
         if threading.current_thread() is not threading.main_thread():
             return
+        # Lightning's own handler is gone, and what asks in every step, by way of the GPU, whether it was called.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
         environment = trainer._accelerator_connector.cluster_environment
         signal.signal(signal.SIGTERM, self._handle)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
@@ -46,6 +48,10 @@ class StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # SLURM sends SIGTERM to jobs that it requeues, too.
         self.received = self.received or number
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def requeue() -> bool:
