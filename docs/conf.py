@@ -30,12 +30,15 @@ exclude_patterns = ["_build", "jupyter_execute"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Types of other libraries: their inventories are on the network, which a build does not touch.
-    (r"py:.*", r"(abc|array|collections|decimal|enum|fractions|inspect|os|pathlib)(\..*)?"),
+    (
+        r"py:.*",
+        r"(abc|array|collections|datetime|decimal|enum|fractions|inspect|os|pathlib|socket|threading|time)(\..*)?",
+    ),
     (r"py:.*", r"(jsonargparse|lhotse|lightning|np|npt|numpy|sacrebleu|soundfile|tokenizers|torch)\..*"),
     # Type variables and aliases, which stand in signatures by their name alone.
     (
         r"py:.*",
-        r"(speechllm\..*\.)?T|(speechllm\.registry\.)?Spec|Audio|Axes|Figure|MonoCut|Tokenizer|(speechllm\..*\.)?(Item|Job|Result)",
+        r"(speechllm\..*\.)?T|(speechllm\.registry\.)?Spec|Audio|Axes|DeviceMesh|Figure|MonoCut|NDArray|Tokenizer|(speechllm\..*\.)?(Item|Job|Result)",
     ),
     # Private names and constants without a docstring: docstrings may mention them, the reference does not list them.
     (r"py:.*", r"(.*\.)?_\w+"),

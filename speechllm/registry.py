@@ -43,7 +43,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: What is registered, in the singular, for messages (``"adapter"``).
-        builder_args: Constructor arguments that :meth:`build` is given by the program, never by a recipe.
+        builder_args: Constructor arguments that :meth:`Registry.build` is given by the program, never by a recipe.
     """
 
     def __init__(self, kind: str, builder_args: tuple[str, ...] = ()) -> None:

@@ -209,6 +209,7 @@ PAGES_WITH_CODE = {
     "browse_utterances": [],
     "mix_and_sample": [],
     "prepare_a_corpus": [],
+    "resume_a_run": [],
     "score_files": [],
     "stream_from_shards": [],
     "use_your_files": [],
