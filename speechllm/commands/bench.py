@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> None:
     from jsonargparse import ArgumentParser
 
     from speechllm.command_help import HelpFormatter
-    from speechllm.commands.planned_recipe import split_overrides
+    from speechllm.commands.planned_recipe import layered, split_overrides
 
     rest, overrides = split_overrides(arguments)
     parser = ArgumentParser(
@@ -35,7 +35,14 @@ def run(arguments: list[str]) -> None:
         "sizes, and it is said so. Options of a recipe may follow, as for fit: --data.batch_seconds 200.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--config", type=str, nargs="+", required=True, help="Recipes, by path or name")
+    parser.add_argument(
+        "--config",
+        type=str,
+        nargs="+",
+        action="append",
+        required=True,
+        help="Recipes, by path or name; a further --config names files that change them, as for fit",
+    )
     parser.add_argument("--steps", type=int, default=20, help="Steps that are measured")
     parser.add_argument("--warmup", type=int, default=3, help="Steps before these")
     parser.add_argument("--scale", type=str | None, default=None, help="Sizes: full, or tiny")
@@ -48,12 +55,13 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--write", type=Path | None, default=None, help="Page to write the section of this machine to")
     parser.add_argument("--json", action="store_true", help="Print the figures as JSON")
     options = parser.parse_args(rest).as_dict()
+    options["config"] = layered(options["config"])
     command = shlex.join(["speechllm", "bench", *arguments])
     bench(overrides=overrides, command=command, as_json=options.pop("json"), **options)
 
 
 def bench(
-    config: list[str],
+    config: list[list[str]],
     steps: int = 20,
     warmup: int = 3,
     scale: str | None = None,
@@ -69,7 +77,7 @@ def bench(
     """Measure recipes and print a table.
 
     Args:
-        config: Recipes, by path or name.
+        config: Recipes, by path or name: of each its files, of which one changes those before it.
         steps: Steps that are measured.
         warmup: Steps before these.
         scale: One of :data:`SCALES`; full where not given, but tiny for large recipes on a CPU.

@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> None:
     from jsonargparse import ArgumentParser
 
     from speechllm.command_help import HelpFormatter
-    from speechllm.commands.planned_recipe import split_overrides
+    from speechllm.commands.planned_recipe import layered, split_overrides
 
     rest, overrides = split_overrides(arguments)
     parser = ArgumentParser(
@@ -28,7 +28,14 @@ def run(arguments: list[str]) -> None:
         "or fetched. Options of the recipe may follow, as for fit: --model.adapter.name wlq, --data.batch_seconds 200.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--config", type=str, nargs="+", required=True, help="Recipes, by path or name")
+    parser.add_argument(
+        "--config",
+        type=str,
+        nargs="+",
+        action="append",
+        required=True,
+        help="Recipes, by path or name; a further --config names files that change them, as for fit",
+    )
     parser.add_argument("--gpu", type=str, default="H200", help="GPU to plan for")
     parser.add_argument(
         "--gpus", type=int | None, default=None, help="How many; as many as the recipe says if not given"
@@ -41,11 +48,12 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print the figures as JSON")
     options = parser.parse_args(rest).as_dict()
+    options["config"] = layered(options["config"])
     plan(overrides=overrides, as_json=options.pop("json"), **options)
 
 
 def plan(
-    config: list[str],
+    config: list[list[str]],
     gpu: str = "H200",
     gpus: int | None = None,
     efficiency: float = 0.5,
@@ -56,7 +64,7 @@ def plan(
     """Print what recipes take.
 
     Args:
-        config: Recipes, by path or name.
+        config: Recipes, by path or name: of each its files, of which one changes those before it.
         gpu: GPU to plan for; see :data:`speechllm.costs.gpus.GPUS`.
         gpus: How many; as many as the recipe says if not given.
         efficiency: Share of what matrix products can reach on that GPU, above 0 and up to 1.

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from speechllm.models.sizing.planning import ModelPlan, Workload
 
 Figures = dict[str, Any]
+WIDTH = 118
+"""Columns of the text."""
 
 
 def figures(
@@ -174,39 +176,67 @@ def summary_table(found: Sequence[Figures]) -> str:
 
 
 def _one(plan: Figures) -> str:
-    data, flop, memory = plan["data"], plan["tflop_per_sample"], {**plan["memory_gib"], "decoding": 0.0}
+    data = plan["data"]
     parameters = [[part, f"{n['all']:,}", f"{n['trained']:,}"] for part, n in plan["parameters"].items()]
     totals = [sum(n[key] for n in plan["parameters"].values()) for key in ("all", "trained")]
     parameters.append(["total", *(f"{total:,}" for total in totals)])
     assumed = plan["compression_assumed"]
     compression = f" (assumed: {assumed:g} frames per position; --compression sets it)" if assumed else ""
-    hours = "unknown" if data["hours"] is None else f"{data['hours']:,.1f} h"
-    cache = "" if plan["cache_gb"] is None else f"{plan['cache_gb']:,.1f} GB, "
+    cache = "" if plan["cache_gb"] is None else f"{_size(plan['cache_gb'])}, "
     utterances = "" if plan["utterances"] is None else f"{plan['utterances']:,.0f} utterances in all; "
+    gpus = "1 GPU" if plan["gpus"] == 1 else f"{plan['gpus']} GPUs"
     lines = [
         f"Speech positions of the LLM per second: {plan['positions_per_second']:.3g}{compression}",
-        f"Data: {hours}; mean {data['mean_s']:.1f} s ({data['source']})",
-        f"Operations of an utterance (TFLOP): {_parts(flop, 2)}",
-        f"Memory of a GPU, by estimate, at batches of {plan['batch']['batch_seconds']:g} s (GiB): {_parts(memory, 1)}; "
-        f"keys and values in validation {plan['memory_gib']['decoding']:.1f}",
-        f"Cache of the frozen encoder's frames, bf16: {cache}{plan['cache_gb_per_1000_h']:,.1f} GB per 1,000 h",
-        f"Checkpoint: {plan['checkpoint_gb']:.2f} GB",
+        f"Data: {_data(data)}",
+        f"Checkpoint: {_size(plan['checkpoint_gb'])}",
     ]
-    width = 118
+    if plan["cache_gb_per_1000_h"]:
+        lines.append(
+            f"Cache of the frozen encoder's frames, bf16: {cache}{plan['cache_gb_per_1000_h']:,.1f} GB per 1,000 h"
+        )
     blocks = [
         plan["recipe"],
         format_table(parameters, ["parameters", "all", "trained"]),
-        "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines),
-        f"{utterances}{plan['gpus']} GPUs at {plan['efficiency']:.0%} of the ceiling ({plan['gpu']}: "
+        "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines),
+        _operations_table(plan["tflop_per_sample"]),
+        _memory_table(plan["memory_gib"], plan["batch"]),
+        f"{utterances}{gpus} at {plan['efficiency']:.0%} of the ceiling ({plan['gpu']}: "
         f"{plan['ceiling_is']})\n\n{_forecast_table(plan)}",
-        *(textwrap.fill(f"! {warning}", width, subsequent_indent="  ") for warning in plan["warnings"]),
+        *(textwrap.fill(f"! {warning}", WIDTH, subsequent_indent="  ") for warning in plan["warnings"]),
     ]
     return "\n\n".join(blocks)
 
 
-def _parts(values: Figures, digits: int) -> str:
-    shown = {name: value for name, value in values.items() if value or name == "total"}
-    return ", ".join(f"{name} {value:.{digits}f}" for name, value in shown.items())
+def _data(data: Figures) -> str:
+    """Return what is known of the data, or what is assumed."""
+    if data["hours"] is None:
+        return str(data["source"])
+    digits = 1 if data["hours"] >= 1 else 3
+    return f"{data['hours']:,.{digits}f} h; mean {data['mean_s']:.1f} s ({data['source']})"
+
+
+def _size(gigabytes: float) -> str:
+    """Return a size in the unit that suits it."""
+    return f"{gigabytes:,.2f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:.3g} MB"
+
+
+def _operations_table(tflop: Figures) -> str:
+    """Return a row with the operations of an utterance, by part."""
+    shown = {name: value for name, value in tflop.items() if value or name == "total"}
+    unit, scale = ("TFLOP", 1) if tflop["total"] >= 0.1 else ("GFLOP", 1000)
+    return format_table([[unit, *(scale * value for value in shown.values())]], ["an utterance", *shown])
+
+
+def _memory_table(gib: Figures, batch: Figures) -> str:
+    """Return rows with the memory of a GPU, by part: of training, and what keys and values of validation take."""
+    parts = {name: value for name, value in gib.items() if (value or name == "total") and name != "decoding"}
+    limit = f"at most {batch['batch_seconds']:g} s and {batch['max_utterances']} utterances"
+    table = format_table([["GiB", *parts.values()]], ["memory of a GPU", *parts])
+    note = (
+        f"Memory is an estimate, for batches of {limit}; validation adds {gib['decoding']:.1f} GiB of keys and values "
+        f"to the weights."
+    )
+    return f"{table}\n\n{textwrap.fill(note, WIDTH)}"
 
 
 def _forecast_table(plan: Figures) -> str:

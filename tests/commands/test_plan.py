@@ -173,8 +173,47 @@ def test_wrong_input(capsys):
     assert "Did you mean 'meta-llama/Llama-3.1-8B-Instruct'?" in unknown
     assert "Did you mean 'conv'" in fails(capsys, *conv, "--model.adapter.name", "konv")
 
+    assert "'data.batch_secnds'. Did you mean 'batch_seconds'?" in fails(capsys, *conv, "--data.batch_secnds", "3")
+    assert "`data.batch_seconds` cannot be" in fails(capsys, *conv, "--data.batch_seconds", "many")
+    assert "'model.lrr'. Did you mean 'lr'?" in fails(capsys, *conv, "--model.lrr", "1")
+    assert "'trainer.max_stepz'. Did you mean 'max_steps'?" in fails(capsys, *conv, "--trainer.max_stepz", "1")
+    assert "Did you mean 'MustCDataModule'?" in fails(capsys, *conv, "--data.class_path", "MustDataModule")
 
-def test_help_is_quick():
+
+def test_a_further_file_changes_every_recipe_before_it(capsys, tmp_path):
+    change = {"model": {"class_path": "SpeechLLM", "init_args": {"adapter": {"name": "conv", "layers": 1}}}}
+    (tmp_path / "change.yaml").write_text(yaml.safe_dump(change), encoding="utf-8")
+    both = ("connect/whisper_wlq_mistral", "connect/whisper_conv_mistral")
+    _, whole = planned(capsys, "--config", *both)
+    first, second = planned(capsys, "--config", *both, "--config", str(tmp_path / "change.yaml"))
+    assert first["recipe"] == f"{both[0]} + {tmp_path / 'change'}"
+    assert first["parameters"] == second["parameters"]
+    assert second["parameters"]["adapter"]["all"] < whole["parameters"]["adapter"]["all"]
+    assert second["parameters"]["decoder"] == whole["parameters"]["decoder"]
+    alone = fails(capsys, "--config", str(tmp_path / "change.yaml"))
+    assert "no encoder and no decoder" in alone
+    assert f"--config RECIPE --config {tmp_path / 'change.yaml'}" in alone
+
+
+def test_what_is_printed_of_large_and_small(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["plan", "--config", "quickstart", "--gpus", "1"])
+    small = capsys.readouterr().out
+    assert "Data: utterances of 5.6 s are assumed: no manifest of the split 'train' at" in small
+    assert "\nGFLOP " in small
+    assert "Checkpoint: 25.9 MB\n" in small
+    assert "Cache of the frozen" not in small
+    assert " 1 GPU at 50%" in small
+    main(["plan", "--config", "connect/whisper_cif_mistral"])
+    large = capsys.readouterr().out
+    assert "\nTFLOP " in large
+    assert "\nmemory of a GPU  weights  gradients  optimizer  encoder  adapter " in large
+    assert "Checkpoint: 1.61 GB\n" in large
+    assert max(map(len, large.splitlines())) <= 118
+
+
+@pytest.mark.parametrize("command", ["plan", "cache"])
+def test_help_is_quick(command):
     start_s = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "speechllm", "plan", "--help"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "speechllm", command, "--help"], check=True, capture_output=True)
     assert time.perf_counter() - start_s < 2
