@@ -51,6 +51,9 @@ def run(arguments: list[str]) -> None:
     Raises:
         UserError: If the recipe names no cache, the one it names is of another encoder, or the disk is too small.
     """
+    if {"-h", "--help"} & set(arguments):
+        print(_help())
+        return
     from speechllm.encoders.cached import cached_specs
     from speechllm.models.feature_caches import check_unchanged_audio
     from speechllm.recipe_parser import read_recipe
@@ -70,6 +73,25 @@ def run(arguments: list[str]) -> None:
     rows = unique_rows(recipe.data, options["splits"])
     for spec in specs:
         fill(spec, recipe, rows, share)
+
+
+def _help() -> str:
+    """Return the help of the command's own options, without loading those of the recipe."""
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    from speechllm.command_help import HelpFormatter
+
+    description = (
+        f"{parse(cache.__doc__ or '').description}\n\nOptions of the recipe may follow, as for fit: "
+        f"--model.encoder.cache DIR, --data.num_workers 8."
+    )
+    parser = ArgumentParser(prog="speechllm cache", description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config", type=str, required=True, help="Recipe, by path or name; a further --config changes those before it"
+    )
+    parser.add_function_arguments(cache, as_group=False, fail_untyped=False)
+    return str(parser.format_help()).rstrip()
 
 
 def parse_part(part: str) -> tuple[int, int]:
