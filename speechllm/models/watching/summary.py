@@ -114,8 +114,8 @@ def describe(summary: dict[str, Any]) -> str:
     speed.append(f"{100 * summary['data_wait']:.1f} % of it waiting for data")
     starts = "" if summary["starts"] == 1 else f" in {summary['starts']} starts"
     lines = [
-        f"Training ({summary['ended']}): {summary['steps']:,}{of_all} steps, {summary['hours']:.2f} h{starts}",
-        f"  {', '.join(speed)}; {summary['audio_hours']:.2f} h of audio",
+        f"Training ({summary['ended']}): {summary['steps']:,}{of_all} steps, {_time(summary['hours'])}{starts}",
+        f"  {', '.join(speed)}; {_time(summary['audio_hours'])} of audio",
         f"  peak memory {summary['peak_memory_gib']:.1f} GiB; skipped: {summary['skipped_steps']} steps, "
         f"{summary['skipped_clips']} clips",
     ]
@@ -123,6 +123,13 @@ def describe(summary: dict[str, Any]) -> str:
         score = "" if summary["best_score"] is None else f", {summary['monitor']} {summary['best_score']:.4g}"
         lines.append(f"  best checkpoint: {summary['best_checkpoint']}{score}")
     return "\n".join(lines)
+
+
+def _time(hours: float) -> str:
+    """Return a time in the unit that suits it."""
+    if hours >= 1:
+        return f"{hours:,.2f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def _inside(path: str, folder: Path) -> str | None:

@@ -74,7 +74,7 @@ def test_what_is_printed():
     }
     assert describe(summary) == (
         "Training (finished): 28,000 of 28,000 steps, 21.30 h in 3 starts\n"
-        "  58.4 utterances/s, 2.74 s a step, MFU 50.9 %, 0.4 % of it waiting for data; 6900.00 h of audio\n"
+        "  58.4 utterances/s, 2.74 s a step, MFU 50.9 %, 0.4 % of it waiting for data; 6,900.00 h of audio\n"
         "  peak memory 61.2 GiB; skipped: 2 steps, 13 clips\n"
         "  best checkpoint: checkpoints/best.ckpt, val_score 32.14"
     )
