@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,8 @@ OTHER_COMMANDS = {
     "zoo": "list encoders, fusions, adapters, decoders, metrics, prompts and recipes, or describe one",
 }
 COMMANDS = TRAINER_COMMANDS | OTHER_COMMANDS
+QUIET_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "bitsandbytes.backends.cpu.ops")
+"""Loggers of libraries that recommend packages at every start."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -99,10 +103,17 @@ def _run(command: str, arguments: list[str]) -> None:
         raise UserError(msg)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line of a library's log is more than an advertisement for another package."""
+    return not re.search(r"try installing \[lit|Failed to load CPU gemm", str(record.msg))
+
+
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show what is to be told to users as a sentence, without the line of the program that told it."""
     before = warnings.formatwarning
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).addFilter(_is_news)
 
     def form(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
         return f"Warning: {message}\n" if category is UserWarning else before(message, category, *where, **more)

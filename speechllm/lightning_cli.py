@@ -51,6 +51,8 @@ EXPECTED_WARNINGS = (
     r"The '\w+_dataloader' does not have many workers",  # tiny corpora need none
     r"It is recommended to use `self.log\('(val|test)_",  # every process logs the figures that the first one computed
     r"LightningCLI's args parameter is intended",  # recipes given by name are resolved before it parses
+    r"Checkpoint directory .* exists and is not empty",  # a run goes on there, or `check_run_dir` refuses it
+    r"Be aware that when using `ckpt_path`, .* callbacks: \['Timer'\]",  # an earlier start had a `max_time`
 )
 
 
