@@ -100,7 +100,7 @@ class TensorParallel:
         random.setstate(states[3])
 
 
-def split_layers(model: nn.Module, layers: Sequence[nn.Module], mesh: Any) -> TensorParallel | None:
+def split_layers(model: Any, layers: Sequence[nn.Module], mesh: Any) -> TensorParallel | None:
     """Keep this process's part of the matrices of a language model's layers, in place.
 
     Args:
@@ -110,6 +110,9 @@ def split_layers(model: nn.Module, layers: Sequence[nn.Module], mesh: Any) -> Te
 
     Returns:
         What is split; None where the mesh is a single process.
+
+    Raises:
+        UserError: If the layers have no matrices that this knows.
     """
     if mesh.size() == 1:
         return None
@@ -120,6 +123,13 @@ def split_layers(model: nn.Module, layers: Sequence[nn.Module], mesh: Any) -> Te
             names = (*by_output, by_input)
             if id(block) in within and all(isinstance(getattr(block, inner, None), nn.Module) for inner in names):
                 _split_block(parallel, name, block, by_output, by_input)
+    if not parallel.dims:
+        msg = (
+            f"`tensor_parallel_size: {parallel.size}` finds nothing to share out in the decoder's layers. Leave it out: "
+            f"`strategy: fsdp2` alone shares the weights out too."
+        )
+        raise UserError(msg)
+    model.decoder.llm.register_forward_hook(_logits_of_first(parallel))
     return parallel
 
 
@@ -218,6 +228,18 @@ def _configuration(spec: Mapping[str, Any]) -> Any:
         return CONFIG_MAPPING[fields.pop("model_type")](**fields)
     except (OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def _logits_of_first(parallel: TensorParallel) -> Any:
+    """Return a hook that lets a group decode by the logits of its first process: all must choose the same tokens."""
+
+    def take(_llm: nn.Module, _args: Any, output: Any) -> Any:
+        if not torch.is_grad_enabled():
+            output.logits = output.logits.contiguous()
+            torch.distributed.broadcast(output.logits, group=parallel.group, group_src=0)
+        return output
+
+    return take
 
 
 # Blocks

@@ -191,6 +191,17 @@ def attach(datamodule, rank, world_size, use_distributed_sampler=False):
     return datamodule
 
 
+def test_processes_that_share_layers_out_see_the_same_rows(must_c):
+    seen = []
+    for rank in range(4):
+        datamodule = attach(prepared(must_c, max_utterances=2), rank, 4)
+        dealt = {"num_replicas": 2, "rank": rank // 2}
+        datamodule.trainer.strategy = SimpleNamespace(distributed_sampler_kwargs=dealt)
+        loaders = (datamodule.train_dataloader(), datamodule.test_dataloader())
+        seen.append([batch.rows for loader in loaders for batch in loader])
+    assert seen[0] == seen[1] != seen[2] == seen[3]
+
+
 def test_ranks_share_training_and_test_rows_out(must_c):
     trained, tested = [], []
     for rank in range(2):

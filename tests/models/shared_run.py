@@ -49,7 +49,7 @@ def specs(decoder="lora", encoder="full", family=None, dropout=0.0, **fields):
     ADAPTERS._parts["headed"] = HeadedAdapter
     return {
         "encoder": {**SPECS["encoder"], "tuning": encoder},
-        "adapter": {**SPECS["adapter"], "name": "headed"},
+        "adapter": {**SPECS["adapter"], "name": "headed", "dropout": dropout},
         "decoder": {
             **SPECS["decoder"],
             "tuning": decoder,
