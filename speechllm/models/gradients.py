@@ -23,7 +23,7 @@ def scale_gradients(
     """Multiply all gradients by ``factor`` and return their norm, without waiting for either.
 
     A trained parameter that no loss has reached gets a gradient of zero, as it has where processes share their
-    gradients: its moments decay in a single process as they do in several.
+    gradients: its moments decay in a single process as they do in several, and so does its weight by ``weight_decay``.
 
     Args:
         parameters: Parameters; those that are not trained are left alone.

@@ -7,6 +7,7 @@ import torch
 
 from speechllm.errors import UserError
 from speechllm.models.processes import Processes, sum_of_all
+from speechllm.models.resuming.last_checkpoint import LastCheckpoint
 
 
 def fail(error):
@@ -54,3 +55,19 @@ def test_sums_of_all_processes_have_no_barrier(monkeypatch):
     monkeypatch.setattr("torch.distributed.barrier", barrier)
     monkeypatch.setattr("torch.distributed.all_reduce", lambda values: values.mul_(2))
     assert sum_of_all(torch.tensor([3.0])).tolist() == [6.0]
+
+
+@pytest.mark.parametrize(
+    ("others", "due", "stops", "requeues"),
+    [
+        ((False, False, False), False, False, False),
+        ((True, False, False), True, False, False),
+        ((False, True, True), False, True, True),
+    ],
+)
+def test_what_one_process_is_asked_all_heed(others, due, stops, requeues, monkeypatch):
+    """They agree by way of the CPU: nobody asks a GPU."""
+    monkeypatch.setattr(Processes, "share", lambda self, own: [own, others])
+    callback = LastCheckpoint(None)
+    callback._agree(SimpleNamespace(global_rank=0, world_size=2, global_step=4))
+    assert (callback._due, callback._agreed, callback._requeue) == (due, stops, requeues)
