@@ -125,8 +125,8 @@ def split_layers(model: Any, layers: Sequence[nn.Module], mesh: Any) -> TensorPa
                 _split_block(parallel, name, block, by_output, by_input)
     if not parallel.dims:
         msg = (
-            f"`tensor_parallel_size: {parallel.size}` finds nothing to share out in the decoder's layers. Leave it out: "
-            f"`strategy: fsdp2` alone shares the weights out too."
+            f"`tensor_parallel_size: {parallel.size}` finds nothing to share out in the decoder's layers. Leave it "
+            f"out: `strategy: fsdp2` alone shares the weights out too."
         )
         raise UserError(msg)
     model.decoder.llm.register_forward_hook(_logits_of_first(parallel))
