@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from speechllm.report import format_table
 
 Figures = dict[str, Any]
+WIDTH = 118
+"""Columns of the text for a terminal."""
 
 COLUMNS = (
     "recipe",
@@ -64,8 +67,13 @@ def rows_of(found: Sequence[Figures]) -> list[list[str]]:
 
 def table(found: Sequence[Figures]) -> str:
     """Return the figures as text for a terminal."""
-    notes = "\n".join(f"{figures['recipe']}: {_note(figures)}" for figures in found)
-    return f"{format_table(rows_of(found), COLUMNS)}\n\n{notes}"
+    rows, cut = rows_of(found), COLUMNS.index("loader")
+    rates = format_table([row[:cut] for row in rows], COLUMNS[:cut])
+    shares = format_table([[row[0], *row[cut:]] for row in rows], [COLUMNS[0], *COLUMNS[cut:]])
+    notes = (
+        textwrap.fill(f"{figures['recipe']}: {_note(figures)}", WIDTH, subsequent_indent="  ") for figures in found
+    )
+    return "\n\n".join([rates, f"Share of the time, and decoding:\n\n{shares}", *notes])
 
 
 def section(found: Sequence[Figures], command: str) -> str:
