@@ -215,7 +215,7 @@ class SpeechCLI(LightningCLI):
         config.trainer.default_root_dir = str(run_dir)
         config.checkpoint.dirpath = str(run_dir / "checkpoints")
         if config.trainer.logger is None:
-            options = Namespace(save_dir=str(run_dir), name="", version="logs")  # type: ignore[no-untyped-call]
+            options = Namespace(save_dir=str(run_dir), name="", version="logs", default_hp_metric=False)  # type: ignore[no-untyped-call]
             config.trainer.logger = Namespace(  # type: ignore[no-untyped-call]
                 class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=options
             )

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from speechllm.errors import UserError
 from speechllm.models.watching.peers import Alone, Departure, Peers, connect
 from speechllm.models.watching.phases import PhaseClock
 from speechllm.models.watching.stalls import Limits, StallTimer, describe_stall, stack_of
@@ -168,6 +169,9 @@ class Watchdog(Callback):
             scoring may take for ever.
         end_together: Whether a process ends where another is gone or has failed, and does not wait for it.
         grace_s: Seconds that such a process has to end by itself, before it is ended with status 75.
+
+    Raises:
+        UserError: If a number is not above 0.
     """
 
     def __init__(
@@ -178,6 +182,11 @@ class Watchdog(Callback):
         end_together: bool = True,
         grace_s: float = 20.0,
     ) -> None:
+        given = {"report_after_s": report_after_s, "report_after_steps": report_after_steps, "slow_s": slow_s}
+        for name, value in {**given, "grace_s": grace_s}.items():
+            if not value > 0:
+                msg = f"`watchdog.{name}` must be above 0, but is {value:g}."
+                raise UserError(msg)
         self._limits = Limits(report_after_s, report_after_steps, slow_s)
         self._end_together, self._grace_s = end_together, grace_s
         self._watch: Watch | None = None

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from speechllm.errors import UserError
 from speechllm.models.watching import stalls
 from speechllm.models.watching.peers import Peer
 from speechllm.models.watching.phases import Phase
 from speechllm.models.watching.stalls import Limits, StallTimer, describe_stall, furthest_behind, ranges, stack_of
+from speechllm.models.watching.watchdog import Watchdog
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,9 @@ def test_ranges(ranks, text):
 def test_the_stack_of_a_thread():
     assert "test_the_stack_of_a_thread" in stack_of(threading.get_ident(), frames=3)
     assert "the thread has ended" in stack_of(-1)
+
+
+@pytest.mark.parametrize("name", ["report_after_s", "report_after_steps", "slow_s", "grace_s"])
+def test_times_of_the_watchdog_are_above_zero(name):
+    with pytest.raises(UserError, match=f"`watchdog.{name}` must be above 0, but is -3"):
+        Watchdog(**{name: -3})
