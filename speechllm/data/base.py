@@ -21,6 +21,7 @@ from speechllm.data.augmentation.augment import SNR_DB, Augmentation, Augmenter
 from speechllm.data.augmentation.noise import Noise
 from speechllm.data.dataset import SpeechDataset
 from speechllm.data.epoch_plan import BatchBudget, EpochPlan, Part
+from speechllm.data.loader_workers import outlive_sigterm
 from speechllm.data.rows import Rows
 from speechllm.data.sampling import EvaluationSampler, TrainingSampler
 from speechllm.data.shard_plan import ShardPlan
@@ -190,6 +191,7 @@ class SpeechDataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=outlive_sigterm,
             generator=_loader_generator(self.seed),
         )
 
@@ -279,6 +281,7 @@ class SpeechDataModule(LightningDataModule):
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=outlive_sigterm,
             generator=_loader_generator(self.seed),
         )
 

@@ -1,5 +1,9 @@
 """Datamodules under Lightning: preparation, options, ranks, the command line's way of building them, mixtures."""
 
+import gc
+import multiprocessing
+import os
+import signal
 from itertools import chain
 from types import SimpleNamespace
 
@@ -176,6 +180,23 @@ def test_trainer_fits_validates_tests_and_predicts(must_c, trainer, num_workers)
     assert sorted(model.tested) == list(range(15))
     predicted = trainer.predict(model, datamodule=datamodule)
     assert sorted(chain(*predicted)) == list(range(15))
+
+
+def test_workers_outlive_a_sigterm_to_the_whole_job(must_c):
+    """So that the step under way can be finished, and the checkpoint written; they end with the process they serve."""
+    loader = prepared(must_c, num_workers=1, max_utterances=1).train_dataloader()
+    batches = iter(loader)
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGTERM)
+    rest = list(batches)
+    assert len(first) == 1
+    assert len(rest) == len(list(loader.sampler)) - 1 > 2
+    assert worker.is_alive()
+    del batches, loader
+    gc.collect()
+    worker.join(timeout=10)
+    assert not worker.is_alive()
 
 
 def attach(datamodule, rank, world_size, use_distributed_sampler=False):
