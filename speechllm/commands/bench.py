@@ -100,6 +100,9 @@ def bench(
     if scale is not None and scale not in SCALES:
         msg = f"`--scale` must be one of {', '.join(SCALES)}, but is '{scale}'."
         raise UserError(msg)
+    if device is not None and device.partition(":")[0] not in ("cpu", "cuda"):
+        msg = f"`--device` must be cpu or cuda, but is '{device}'."
+        raise UserError(msg)
     for name, value, least in (
         ("steps", steps, 1),
         ("warmup", warmup, 0),

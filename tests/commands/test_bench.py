@@ -139,3 +139,9 @@ def test_wrong_input(capsys):
             main(["bench", "--config", "quickstart", *arguments])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_device_that_is_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--config", "quickstart", "--device", "tpu"])
+    assert "`--device` must be cpu or cuda, but is 'tpu'" in capsys.readouterr().err
