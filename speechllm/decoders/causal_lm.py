@@ -162,7 +162,8 @@ class CausalLM(Decoder):
         dropout = 0.0 if self.frozen else getattr(config, "attention_dropout", 0.0)
         soft_capped = getattr(config, "attn_logit_softcapping", None) is not None
         dtype = compute_dtype(device, self.llm.dtype)
-        return choose_kernel(self.attention, self.packing, soft_capped, dropout, device, dtype)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return choose_kernel(self.attention, self.packing, soft_capped, dropout, width, device, dtype)
 
     def token_losses(self, joined: Joined, kernel: Kernel, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
         """Return the cross-entropy (N,) float32 of each target token.

@@ -15,6 +15,9 @@ GPU_ONLY = (*PACKED_ONLY, "flex_attention")
 
 PACKING = ("auto", True, False)
 
+MAX_HEAD_WIDTH = 256
+"""Widest attention head that flash attention computes."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -55,7 +58,13 @@ def check_packing(packing: Any, attention: str | None) -> None:
 
 
 def choose_kernel(
-    asked: str | None, packing: Any, soft_capped: bool, dropout: float, device: torch.device, dtype: torch.dtype
+    asked: str | None,
+    packing: Any,
+    soft_capped: bool,
+    dropout: float,
+    head_width: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Kernel:
     """Choose the attention kernel of a batch.
 
@@ -64,6 +73,7 @@ def choose_kernel(
         packing: ``auto``, True or False.
         soft_capped: Whether the model soft-caps attention scores.
         dropout: Probability that an attention weight is dropped in training.
+        head_width: Width of an attention head.
         device: Where the values are.
         dtype: Number format that attention computes in.
 
@@ -79,7 +89,7 @@ def choose_kernel(
         return Kernel(asked, packing is True or asked in PACKED_ONLY or (packing == "auto" and on_gpu))
     if packing is False:
         return Kernel(padded, False, "packing: false")
-    fast, why_not = _packed_kernel(soft_capped, dropout, device, dtype)
+    fast, why_not = _packed_kernel(soft_capped, dropout, head_width, device, dtype)
     if fast is not None:
         return Kernel(fast, True)
     if packing is True:
@@ -88,7 +98,7 @@ def choose_kernel(
 
 
 def _packed_kernel(
-    soft_capped: bool, dropout: float, device: torch.device, dtype: torch.dtype
+    soft_capped: bool, dropout: float, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[str | None, str]:
     """Return a kernel that computes packed sequences at once, or None and why there is none."""
     if device.type != "cuda":
@@ -97,6 +107,11 @@ def _packed_kernel(
         return None, "packing needs bfloat16 or float16"
     if torch.cuda.get_device_capability(device)[0] < 8:
         return None, "packing needs a GPU of compute capability 8.0 or more"
+    if head_width % 8 or head_width > MAX_HEAD_WIDTH:
+        return (
+            None,
+            f"packing needs heads whose width is a multiple of 8 up to {MAX_HEAD_WIDTH}, and it is {head_width}",
+        )
     if has_flash_attention() and (soft_capped or dropout):
         return "flash_attention_2", ""
     if dropout:
