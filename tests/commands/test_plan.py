@@ -201,14 +201,14 @@ def test_what_is_printed_of_large_and_small(capsys, tmp_path, monkeypatch):
     small = capsys.readouterr().out
     assert "Data: utterances of 5.6 s are assumed: no manifest of the split 'train' at" in small
     assert "\nGFLOP " in small
-    assert "Checkpoint: 25.9 MB\n" in small
+    assert "Checkpoint: 27.7 MB\n" in small
     assert "Cache of the frozen" not in small
     assert " 1 GPU at 50%" in small
     main(["plan", "--config", "connect/whisper_cif_mistral"])
     large = capsys.readouterr().out
     assert "\nTFLOP " in large
     assert "\nmemory of a GPU  weights  gradients  optimizer  encoder  adapter " in large
-    assert "Checkpoint: 1.61 GB\n" in large
+    assert "Checkpoint: 728 MB\n" in large
     assert max(map(len, large.splitlines())) <= 118
 
 

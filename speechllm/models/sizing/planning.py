@@ -144,8 +144,11 @@ class ModelPlan:
         return float(self.sizes([duration_s]).speech_positions[0] / duration_s)
 
     def checkpoint_bytes(self) -> int:
-        """Return the size of a checkpoint: what is trained, and two moments of each."""
-        return self.trained * 12
+        """Return the size of a checkpoint: what is trained, two moments of each, and random weights without a name."""
+        counts = self.parameters()
+        specs = {part: self.options[part] for part in ("encoder", "decoder")}
+        random = [part for part, spec in specs.items() if "encoders" not in spec and spec.get("pretrained") is None]
+        return self.trained * 12 + sum(4 * (counts[part][0] - counts[part][1]) for part in random)
 
     def cache_bytes_per_hour(self) -> float:
         """Return the size of an hour in a cache of the frozen encoders' frames, in bf16."""
