@@ -12,8 +12,17 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from speechllm.errors import UserError
 from speechllm.models import SpeechLLM
 from speechllm.models.sharding import FSDP2, check_decoder_shares, check_strategy, find_layers, load_state
+from speechllm.registry import ADAPTERS
 from tests.models import shared_run
 from tests.tiny import tiny_decoder, tiny_encoder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_adapter():
+    """Forget the adapter of these tests when they are done."""
+    yield
+    ADAPTERS._parts.pop("headed", None)
+
 
 QLORA = {"decoder": "qlora", "encoder": "frozen"}
 RUNS = [
