@@ -30,7 +30,7 @@ def forbid_sockets(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Seed torch before every test; what Lightning notes of a recipe's seed goes to no later test, nor its processes."""
+    """Seed torch before every test; what Lightning notes of a recipe's seed goes to no later test or its processes."""
     torch.manual_seed(0)
     yield
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
