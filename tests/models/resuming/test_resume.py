@@ -185,7 +185,9 @@ def test_killed_at_random_moments(place, count):
     lives = told(place, f"killed {count}")
     assert [life["exit"] for life in lives] == [KILLED] * len(KILLS[count]) + [0]
     written_in = [ended for life, ended in zip(KILLS[count], lives, strict=False) if "write" in life]
-    assert [ended["unfinished"] for ended in written_in] == [["..last.ckpt.new.unfinished"]] * len(written_in)
+    assert written_in
+    for ended in written_in:  # which checkpoint it is depends on when one is due by the clock
+        assert ended["unfinished"] in (["..last.ckpt.new.unfinished"], [".best.ckpt.unfinished"])
     assert lives[-1]["unfinished"] == []
     assert_same_end(place, f"killed {count}")
 
