@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
@@ -171,7 +171,7 @@ class SpeechCLI(LightningCLI):
         )
         parser.add_argument(
             "--resume",
-            type=Literal["auto"] | None,
+            type=str | None,
             default=None,
             help="`auto`: let `fit` go on from the last checkpoint of the run folder, or begin where there is none",
         )
@@ -290,12 +290,15 @@ def _checkpoint(config: Namespace, run_dir: Path, trains: bool) -> str | None:
     """Return the checkpoint to load: the one that is named, or the newest that can be read.
 
     Raises:
-        UserError: If there is no last one, or a run is both to go on and to start anew.
+        UserError: If there is no last one, a run is both to go on and to start anew, or `--resume` is unknown.
         RunFinishedError: If there is nothing left to train.
     """
     named: str | None = config.ckpt_path
     requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     automatic = trains and (config.resume == "auto" or requeued)
+    if config.resume not in (None, "auto"):
+        msg = f"`--resume` takes `auto` alone, but is '{config.resume}'. Name a file to go on from with `--ckpt_path`."
+        raise UserError(msg)
     if config.resume == "auto" and config.overwrite:
         msg = "`--resume auto` goes on with a run, and `--overwrite true` starts it anew. Leave out one of them."
         raise UserError(msg)

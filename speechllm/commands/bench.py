@@ -21,27 +21,15 @@ def run(arguments: list[str]) -> None:
     """
     import shlex
 
-    from jsonargparse import ArgumentParser
-
-    from speechllm.command_help import HelpFormatter
-    from speechllm.commands.planned_recipe import layered, split_overrides
+    from speechllm.commands.planned_recipe import layered, recipe_parser, split_overrides
 
     rest, overrides = split_overrides(arguments)
-    parser = ArgumentParser(
-        prog="speechllm bench",
-        description="Measure the training steps and the decoding of recipes, with random weights at the sizes of their "
+    parser = recipe_parser(
+        "bench",
+        "Measure the training steps and the decoding of recipes, with random weights at the sizes of their "
         "checkpoints and durations as their data has them: samples/s, LLM tokens/s, MFU, memory, where the time goes, "
         "and the largest batch that fits the GPU. Nothing is fetched. On a CPU, large recipes are measured at tiny "
         "sizes, and it is said so. Options of a recipe may follow, as for fit: --data.batch_seconds 200.",
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument(
-        "--config",
-        type=str,
-        nargs="+",
-        action="append",
-        required=True,
-        help="Recipes, by path or name; a further --config names files that change them, as for fit",
     )
     parser.add_argument("--steps", type=int, default=20, help="Steps that are measured")
     parser.add_argument("--warmup", type=int, default=3, help="Steps before these")
@@ -53,7 +41,6 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--new_tokens", type=int, default=32, help="Tokens that each utterance is decoded to")
     parser.add_argument("--search", type=bool, default=True, help="Whether to look for the largest batch, on a GPU")
     parser.add_argument("--write", type=Path | None, default=None, help="Page to write the section of this machine to")
-    parser.add_argument("--json", action="store_true", help="Print the figures as JSON")
     options = parser.parse_args(rest).as_dict()
     options["config"] = layered(options["config"])
     command = shlex.join(["speechllm", "bench", *arguments])

@@ -15,26 +15,14 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: The command line after ``plan``.
     """
-    from jsonargparse import ArgumentParser
-
-    from speechllm.command_help import HelpFormatter
-    from speechllm.commands.planned_recipe import layered, split_overrides
+    from speechllm.commands.planned_recipe import layered, recipe_parser, split_overrides
 
     rest, overrides = split_overrides(arguments)
-    parser = ArgumentParser(
-        prog="speechllm plan",
-        description="Say what a recipe takes: parameters, memory of a GPU by part, operations of an utterance, time on "
+    parser = recipe_parser(
+        "plan",
+        "Say what a recipe takes: parameters, memory of a GPU by part, operations of an utterance, time on "
         "several GPUs, sizes of cache and checkpoints, and what will not fit with what to change. Nothing is loaded "
         "or fetched. Options of the recipe may follow, as for fit: --model.adapter.name wlq, --data.batch_seconds 200.",
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument(
-        "--config",
-        type=str,
-        nargs="+",
-        action="append",
-        required=True,
-        help="Recipes, by path or name; a further --config names files that change them, as for fit",
     )
     parser.add_argument("--gpu", type=str, default="H200", help="GPU to plan for")
     parser.add_argument(
@@ -46,7 +34,6 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--compression", type=float | None, default=None, help="Encoder frames per position of adapters such as ctc"
     )
-    parser.add_argument("--json", action="store_true", help="Print the figures as JSON")
     options = parser.parse_args(rest).as_dict()
     options["config"] = layered(options["config"])
     plan(overrides=overrides, as_json=options.pop("json"), **options)

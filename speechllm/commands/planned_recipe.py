@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from speechllm.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
     from speechllm.models.sizing.planning import Workload
 
 DATA_DEFAULTS = {"batch_seconds": 160.0, "max_utterances": 32}
@@ -36,6 +38,30 @@ class PlannedRecipe:
     model: dict[str, Any]
     data: dict[str, Any]
     trainer: dict[str, Any]
+
+
+def recipe_parser(command: str, description: str) -> "ArgumentParser":
+    """Return a parser of a command that takes recipes, with the options `--config` and `--json`.
+
+    Args:
+        command: Name of the command.
+        description: What it does, for ``--help``.
+    """
+    from jsonargparse import ArgumentParser
+
+    from speechllm.command_help import HelpFormatter
+
+    parser = ArgumentParser(prog=f"speechllm {command}", description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config",
+        type=str,
+        nargs="+",
+        action="append",
+        required=True,
+        help="Recipes, by path or name; a further --config names files that change them, as for fit",
+    )
+    parser.add_argument("--json", action="store_true", help="Print the figures as JSON")
+    return parser
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -30,6 +30,7 @@ def test_one_command_begins_goes_on_and_ends(recipe, capsys, monkeypatch):  # no
         assert "The run in 'runs/tiny' is finished: it stands at step 3 of `trainer.max_steps: 3`" in printed
     assert Path(LAST).stat().st_mtime_ns == written
     assert "Leave out one of them" in fails(capsys, *auto, "--overwrite", "true")
+    assert "`--resume` takes `auto` alone, but is 'yes'" in fails(capsys, *FIT, "--resume", "yes")
     assert "already holds checkpoints" in fails(capsys, *FIT)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # a requeued job has the command line of the first start
     main([*FIT, "--trainer.max_steps", "4"])
