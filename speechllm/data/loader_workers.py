@@ -1,6 +1,7 @@
 """What the processes of a DataLoader do when the whole job is asked to stop."""
 
 import signal
+from types import FrameType
 
 GRACE_S = 120
 """How long a worker goes on after SIGTERM, for the step under way and the checkpoint after it, in seconds."""
@@ -15,5 +16,9 @@ def outlive_sigterm(worker: int) -> None:
     Args:
         worker: Number of the worker.
     """
+
+    def begin_grace(number: int, frame: FrameType | None) -> None:
+        signal.alarm(GRACE_S)
+
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S) and None)
+    signal.signal(signal.SIGTERM, begin_grace)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from speechllm.batch import SAMPLE_RATE, Batch, Frames, to_device
+from speechllm.batch import SAMPLE_RATE, Batch, Frames, to_device, without_autocast
 from speechllm.encoders.base import Encoder
 from speechllm.encoders.weights import comparable, named_weights, random_weights
 from speechllm.errors import UserError, did_you_mean
@@ -78,7 +78,7 @@ class CachedEncoder(Encoder):
         inner = self.inner
         if any(parameter.device != audio.device for parameter in inner.parameters()):
             inner.to(audio.device)
-        with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(audio.device):
             frames: Frames = inner(audio, audio_lengths)
         return frames
 
